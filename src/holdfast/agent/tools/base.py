@@ -1,0 +1,64 @@
+"""Port: a tool the LLM can call. One tool is one file and one test; `agent/tools/__init__.py` lists them."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from holdfast.core.clock import Clock
+from holdfast.core.messages import FilePart, ToolPart
+
+Progress = Callable[[str | None, dict[str, Any]], Awaitable[None]]
+
+
+class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call may know. `directory` is where relative paths start; `worktree` the root of the project;
+    `output_directory` is where output over the limit goes, whole. `progress(title, metadata)` records the state of the
+    running tool and returns once it is durable: whatever must be known after a crash is recorded before it is done."""
+
+    session_id: str
+    message_id: str
+    part_id: str
+    call_id: str
+    directory: Path
+    worktree: Path
+    output_directory: Path
+    clock: Clock
+    progress: Progress
+
+
+class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
+    title: str
+    output: str
+    metadata: dict[str, Any] = {}
+    attachments: tuple[FilePart, ...] = ()
+
+
+class ToolFailure(Exception):
+    """The tool could not do it. The message goes to the LLM, so it says what to do differently; `metadata` is shown to the
+    user. Anything else a tool raises is a defect of ours and is reported as such."""
+
+    def __init__(self, message: str, *, metadata: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = metadata
+
+
+class Tool(Protocol):
+    """`parameters` is the JSON schema of the input; input is validated against it before `run`. A `repeatable` tool only
+    reads: when the server died while it ran, it is simply run again."""
+
+    id: str
+    description: str
+    parameters: dict[str, Any]
+    repeatable: bool
+
+    async def run(self, input: dict[str, Any], context: ToolContext) -> ToolResult:
+        """Do it. Raises ToolFailure. On cancellation (abort, shutdown) stops at once, leaves nothing running and raises
+        CancelledError; what it did so far is in the recorded progress."""
+        ...
+
+    async def clean_up(self, part: ToolPart) -> None:
+        """The server died while this call ran: end whatever of it is still alive. Called before the outcome is recorded."""
+        ...
