@@ -1,0 +1,1 @@
+"""Does the steps that the turn decides, and appends their outcome."""

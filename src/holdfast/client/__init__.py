@@ -1,0 +1,1 @@
+"""The Python client; installs without the server."""

@@ -1,0 +1,1 @@
+"""Public tools for tests of backends, providers and tools."""
