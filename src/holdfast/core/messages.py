@@ -367,7 +367,7 @@ class RetryTime(Wire):
 
 
 class RetryPart(Wire, tag_field="type", tag="retry"):
-    """The model's stream broke here: what stands before it was streamed by a try that failed, and is kept."""
+    """A try of the model failed at this time. What it had streamed is kept, and the next try continues the open text."""
 
     id: str
     session_id: str

@@ -10,7 +10,7 @@ What every backend promises
  - *A slow reader costs only itself.* Subscriptions are cursors; a reader that lags behind the memory reads from disk.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -18,6 +18,7 @@ import msgspec
 from holdfast.core.events import Event
 from holdfast.core.messages import WithParts
 from holdfast.core.offsets import Offset
+from holdfast.core.reducer import Get
 from holdfast.core.session import Session, SessionStatus, Todo
 from holdfast.core.state import PermissionEntry, QuestionEntry, TurnState
 
@@ -140,6 +141,10 @@ class Difference(msgspec.Struct, frozen=True):
     folded: str | None
 
 
+Decide = Callable[[Get], Sequence[Event]]
+"""State → events, pure and quick: run inside the transaction that records them, so that what it read is still true then
+(a read-modify-write without conflicts). It sees entities as `core.reducer` does: open parts without their deltas."""
+
 # --- ports ------------------------------------------------------------------------------------------------------
 
 
@@ -174,7 +179,7 @@ class SessionStore(StreamStore, Protocol):
     async def append(
         self,
         session_id: str,
-        events: Sequence[Event],
+        events: Sequence[Event] | Decide,
         *,
         expected: int | None = None,
         key: str | None = None,
@@ -182,6 +187,7 @@ class SessionStore(StreamStore, Protocol):
     ) -> Appended:
         """Record events of a session and the state they give, in one transaction, or nothing.
 
+        `events` are the events, or a function that decides them from the state they will meet (possibly none).
         Each event gets an id (`evt_…`). The first event of a new session is `session.created`.
         `expected`: only if the session is at this version. `key`: idempotency key within the session; a second append
         with it records nothing and answers what the first was answered. `lease`: only while it is the newest.
