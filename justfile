@@ -1,7 +1,5 @@
 export PATH := justfile_directory() / ".venv/bin:" + env("PATH")
 
-compile := justfile_directory() / ".tools/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes" + " --no-emit-index-url --no-emit-find-links --custom-compile-command 'just lock'"
-
 [private]
 help:
     @just --list --unsorted
@@ -15,7 +13,11 @@ quick: static
     pytest -n auto -m "not slow" -q
 
 [private]
-static:
+ready:
+    @scripts/bootstrap dev
+
+[private]
+static: ready
     ruff format --check --quiet
     ruff check --quiet
     pyright
@@ -28,21 +30,17 @@ fmt:
 
 # Run some tests: just test tests/core -k reducer
 [positional-arguments]
-test *ARGS:
+test *ARGS: ready
     @pytest "$@"
 
 # Kill the server N times in the middle of turns, and check that nothing is lost
-torture N:
+torture N: ready
     python tests/torture.py {{ N }}
 
 # Compare with the stock OpenCode server
-bench *ARGS:
+bench *ARGS: ready
     python bench/run.py {{ ARGS }}
 
-# Compile the pinned requirements from pyproject.toml and package.json; `just lock --upgrade` takes new versions
+# Pin dependencies again after a change of pyproject.toml or package.json; `just lock --upgrade` takes new versions
 lock *ARGS:
-    echo uv | {{ compile }} {{ ARGS }} --no-annotate --output-file requirements/uv.txt -
-    {{ compile }} {{ ARGS }} --group build --group dev --output-file requirements/dev.txt pyproject.toml
-    {{ compile }} --group build --constraint requirements/dev.txt --no-annotate --output-file requirements/run.txt pyproject.toml
-    cd tests/node && npm install --package-lock-only --ignore-scripts --no-audit --no-fund --loglevel=error
-    scripts/bootstrap dev
+    scripts/lock {{ ARGS }}
