@@ -209,7 +209,8 @@ class TurnSuspended(SessionEvent):
 
 
 class TurnAbortRequested(SessionEvent):
-    """The user wants the running turn to stop; queued prompts stay. Written by the service."""
+    """The user wants the turn in progress to stop (or the one about to start); queued prompts stay. Written by the
+    service."""
 
     type = "turn.abort_requested"
     message_id: str

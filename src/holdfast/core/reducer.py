@@ -8,7 +8,8 @@ Rules
  1. The first event of a stream is `session.created`; after `session.deleted` nothing follows.
  2. A terminal assistant message is final. A tool that completed or failed never runs again.
  3. Text grows by deltas while its part is open; the update that closes a part carries all of it.
- 4. A turn is requested, started, and ended, each once; only the active turn can be suspended, aborted or ended.
+ 4. A turn is requested, started, and ended, each once. Only the active turn can be suspended or ended; an abort reaches
+    the active turn or, if none is, the prompt that is next.
  5. A prompt that is removed is not answered.
  6. Requests (permissions, questions) are answered once, and forgotten when their turn ends.
 """
@@ -215,9 +216,11 @@ def _turn(
             return None
         return (Put(TURNS, replace(turns, queue=(*turns.queue, id))),)
     if active is None:
-        if not isinstance(event, e.TurnStarted) or turns.queue[:1] != (id,):
+        if not isinstance(event, e.TurnStarted | e.TurnAbortRequested) or turns.queue[:1] != (id,):
             return None
-        return (Put(TURNS, Turns(queue=turns.queue[1:], active=ActiveTurn(message_id=id, running=True))),)
+        started = isinstance(event, e.TurnStarted)
+        taken = ActiveTurn(message_id=id, running=started, abort=not started)
+        return (Put(TURNS, Turns(queue=turns.queue[1:], active=taken)),)
     if active.message_id != id:
         return None  # rule 4
     match event:

@@ -4,7 +4,7 @@ A provider streams; it does not retry, does not run tools, does not record. When
 which says whether another try may help; what it streamed before that was delivered and is kept by the runner.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -120,9 +120,9 @@ Chunk = TextChunk | ReasoningChunk | ToolCallChunk | Finished
 
 
 class Provider(Protocol):
-    def stream(self, request: ModelRequest) -> AsyncIterator[Sequence[Chunk]]:
+    def stream(self, request: ModelRequest) -> AsyncGenerator[Sequence[Chunk], None]:
         """Chunks in order, in batches as they arrive on the wire (one network read, one batch): never held back, never
-        merged. Raises ProviderError. Closing the iterator (`aclose`) stops the LLM and frees the connection."""
+        merged. Raises ProviderError. Closing the generator (`aclose`) stops the LLM and frees the connection."""
         ...
 
 

@@ -1,0 +1,128 @@
+"""A session's messages → what the LLM is asked. Pure.
+
+Order: prompts as they were added, each followed by the steps that answered it; so a prompt that came in while another
+was being answered stands after that answer, whatever the clocks said. Prompts that still wait in the queue are left out.
+
+Every tool call is followed by its output, also one that was aborted or lost: providers reject a conversation with a
+call that has none, and with it the whole session.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from holdfast.agent.providers.base import (
+    AssistantTurn,
+    Attachment,
+    ConversationItem,
+    ModelRequest,
+    ToolCall,
+    ToolOutput,
+    ToolSpec,
+    UserTurn,
+)
+from holdfast.core.messages import (
+    AssistantMessage,
+    FilePart,
+    Part,
+    ReasoningPart,
+    TextPart,
+    ToolCompleted,
+    ToolError,
+    ToolPart,
+    UserMessage,
+    WithParts,
+)
+
+CONTINUE = (
+    "Your last answer was cut off by a technical problem. Everything above was received. Continue exactly where it "
+    "stopped, in the middle of a word if need be. Repeat nothing and do not mention the interruption."
+)
+
+
+def build_request(
+    history: Sequence[WithParts],
+    *,
+    prompt_id: str,
+    model_id: str,
+    system: tuple[str, ...],
+    tools: tuple[ToolSpec, ...],
+    output_tokens_max: int | None = None,
+) -> ModelRequest:
+    """The request for the next step of the turn that answers user message `prompt_id`. If the turn's last step was cut,
+    the text it streamed so far stands at the end, with a request to continue it."""
+    conversation: list[ConversationItem] = []
+    answers: dict[str, list[WithParts]] = {}
+    for message in history:
+        if isinstance(message.info, AssistantMessage):
+            answers.setdefault(message.info.parent_id, []).append(message)
+    for message in history:
+        if isinstance(message.info, UserMessage):
+            conversation.append(_user(message.parts))
+            for step in answers.get(message.info.id, ()):
+                conversation += _step(step)
+        if message.info.id == prompt_id:
+            break
+    return ModelRequest(
+        model_id=model_id,
+        system=system,
+        conversation=tuple(conversation),
+        tools=tools,
+        output_tokens_max=output_tokens_max,
+    )
+
+
+def _user(parts: Iterable[Part]) -> UserTurn:
+    texts: list[str] = []
+    attachments: list[Attachment] = []
+    for part in parts:
+        match part:
+            case TextPart(text=text, ignored=ignored) if not ignored and text:
+                texts.append(text)
+            case FilePart(mime=mime, url=url, filename=filename) if url.startswith(("data:", "https:")):
+                attachments.append(Attachment(mime=mime, url=url, filename=filename))
+            case FilePart(url=url):
+                texts.append(f"(The user refers to the file {url})")
+            case _:
+                pass
+    return UserTurn(text="\n\n".join(texts), attachments=tuple(attachments))
+
+
+def _step(step: WithParts) -> list[ConversationItem]:
+    info = step.info
+    assert isinstance(info, AssistantMessage)
+    text = "".join(part.text for part in step.parts if isinstance(part, TextPart) and not part.ignored)
+    if info.time.completed is None and info.finish is None:  # cut: to be continued
+        return [AssistantTurn(text=text), UserTurn(text=CONTINUE)] if text else []
+    reasoning = "".join(part.text for part in step.parts if isinstance(part, ReasoningPart))
+    calls = [part for part in step.parts if isinstance(part, ToolPart) and not _is_incomplete(part)]
+    if not (text or calls):
+        return []
+    return [
+        AssistantTurn(
+            text=text,
+            reasoning=reasoning,
+            calls=tuple(ToolCall(call_id=part.call_id, name=part.tool, input=part.state.input) for part in calls),
+        ),
+        *(_output(part) for part in calls),
+    ]
+
+
+def _is_incomplete(part: ToolPart) -> bool:
+    """The model never finished writing this call: it is of no use to it."""
+    return isinstance(part.state, ToolError) and bool((part.state.metadata or {}).get("incomplete"))
+
+
+def _output(part: ToolPart) -> ToolOutput:
+    match part.state:
+        case ToolCompleted(output=output, attachments=attachments, time=time):
+            if time.compacted:
+                output = "(Old output, left out.)"
+            files = tuple(
+                Attachment(mime=file.mime, url=file.url, filename=file.filename) for file in attachments or ()
+            )
+            return ToolOutput(call_id=part.call_id, name=part.tool, output=output, attachments=files)
+        case ToolError(error=error, metadata=metadata):
+            so_far = (metadata or {}).get("output")
+            output = f"{error}\n\nOutput until then:\n{so_far}" if isinstance(so_far, str) and so_far else error
+            return ToolOutput(call_id=part.call_id, name=part.tool, output=output, is_error=True)
+        case _:
+            return ToolOutput(call_id=part.call_id, name=part.tool, output="(No output: interrupted.)", is_error=True)

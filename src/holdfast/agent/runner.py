@@ -1,1 +1,0 @@
-"""Does the steps that the turn decides, and appends their outcome."""

@@ -1,0 +1,79 @@
+"""One worker per session that has something to do; started by whoever recorded it, and at start for everything unfinished."""
+
+import asyncio
+from collections.abc import Callable
+
+from holdfast.agent.runner.environment import Environment
+from holdfast.agent.runner.worker import Worker
+from holdfast.core.clock import Clock
+from holdfast.core.ids import Prefix
+from holdfast.core.store import SessionStore
+
+
+class Engine:
+    """`owner` names this process in leases; `jitter` gives numbers in [0, 1)."""
+
+    def __init__(
+        self,
+        *,
+        store: SessionStore,
+        clock: Clock,
+        new_id: Callable[[Prefix], str],
+        jitter: Callable[[], float],
+        environment: Environment,
+        owner: str,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._new_id = new_id
+        self._jitter = jitter
+        self._environment = environment
+        self._owner = owner
+        self._workers: dict[str, tuple[Worker, asyncio.Task[None]]] = {}
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Take up every turn that was not ended and every prompt that was not answered when the server stopped or died."""
+        for session_id in await self._store.unfinished():
+            self.wake(session_id)
+
+    def wake(self, session_id: str) -> None:
+        """Something to do was recorded for this session: make sure that somebody does it. Cheap; call it as often as you like."""
+        if self._stopping:
+            return
+        known = self._workers.get(session_id)
+        if known is not None:
+            known[0].poked = True
+            return
+        worker = Worker(
+            session_id,
+            store=self._store,
+            clock=self._clock,
+            new_id=self._new_id,
+            jitter=self._jitter,
+            environment=self._environment,
+            owner=self._owner,
+        )
+        task = asyncio.create_task(worker.run(), name=f"turn {session_id}")
+        self._workers[session_id] = (worker, task)
+        task.add_done_callback(lambda done: self._ended(session_id, worker, done))
+
+    def _ended(self, session_id: str, worker: Worker, task: asyncio.Task[None]) -> None:
+        del self._workers[session_id]
+        if not task.cancelled():
+            task.result()  # a defect in the worker shows up in the loop's exception handler, not in silence
+        if worker.poked:
+            self.wake(session_id)
+
+    async def idle(self) -> None:
+        """Return once no session has anything to do. For tests and orderly tools."""
+        while self._workers:
+            await asyncio.wait({task for _, task in self._workers.values()})
+
+    async def stop(self) -> None:
+        """Suspend every turn: what was streamed is recorded, tools are ended, and a later start goes on from there."""
+        self._stopping = True
+        tasks = [task for _, task in self._workers.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

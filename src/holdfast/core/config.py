@@ -1,0 +1,280 @@
+"""`opencode.json` as OpenCode reads it, once merged and with its `{env:…}` and `{file:…}` filled in (`service.config`).
+
+All of it is optional. Fields that no part of Holdfast has a use for are left out of these types and pass unnoticed:
+a file is shared with OpenCode and with newer versions of us. The file mixes snake_case and camelCase, so names are
+taken as they are, except for the few in `_CAMEL_CASE`.
+
+Values may be secrets (`api_key`, headers, environments): only what `public` gives may leave the server.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from holdfast.core.permissions import PermissionAction
+from holdfast.core.wire import Wire
+
+_CAMEL_CASE = {
+    "api_key": "apiKey",
+    "base_url": "baseURL",
+    "chunk_timeout": "chunkTimeout",
+    "client_id": "clientId",
+    "client_secret": "clientSecret",
+    "header_timeout": "headerTimeout",
+    "include_usage": "includeUsage",
+    "log_level": "logLevel",
+    "max_steps": "maxSteps",
+    "mdns_domain": "mdnsDomain",
+    "query_params": "queryParams",
+    "schema": "$schema",
+}
+
+
+class Settings(Wire, rename=_CAMEL_CASE):
+    """Base of all parts of the file."""
+
+
+# --- providers --------------------------------------------------------------------------------------------------
+
+Modality = Literal["text", "audio", "image", "video", "pdf"]
+ModelStatus = Literal["alpha", "beta", "deprecated", "active"]
+Timeout = int | Literal[False]
+
+
+class ProviderOptions(Settings):
+    """What an adapter that speaks HTTP understands of `options`. Timeouts are milliseconds, False is "never": `timeout` of
+    the whole request, `header_timeout` until it begins to answer, `chunk_timeout` between two pieces of the answer."""
+
+    api_key: str | None = None
+    base_url: str | None = None
+    headers: dict[str, str] | None = None
+    query_params: dict[str, str] | None = None
+    include_usage: bool | None = None
+    timeout: int | bool | None = None
+    header_timeout: int | bool | None = None
+    chunk_timeout: int | bool | None = None
+
+
+class CostOver200kConfig(Settings):
+    input: float
+    output: float
+    cache_read: float | None = None
+    cache_write: float | None = None
+
+
+class CostConfig(Settings):
+    """US dollars per million tokens."""
+
+    input: float
+    output: float
+    cache_read: float | None = None
+    cache_write: float | None = None
+    context_over_200k: CostOver200kConfig | None = None
+
+
+class LimitConfig(Settings):
+    """Tokens."""
+
+    context: int
+    input: int | None = None
+    output: int
+
+
+class ModalitiesConfig(Settings):
+    input: tuple[Modality, ...] | None = None
+    output: tuple[Modality, ...] | None = None
+
+
+class InterleavedConfig(Settings):
+    """The field of a message in which the LLM wants its reasoning back."""
+
+    field: str
+
+
+class ModelProviderConfig(Settings):
+    npm: str | None = None
+    api: str | None = None
+
+
+class ModelConfig(Settings):
+    """`id` is the name the provider knows; without it, the key under which the model stands."""
+
+    id: str | None = None
+    name: str | None = None
+    family: str | None = None
+    release_date: str | None = None
+    attachment: bool | None = None
+    reasoning: bool | None = None
+    temperature: bool | None = None
+    tool_call: bool | None = None
+    interleaved: bool | str | InterleavedConfig | None = None
+    cost: CostConfig | None = None
+    limit: LimitConfig | None = None
+    modalities: ModalitiesConfig | None = None
+    experimental: bool | None = None
+    status: ModelStatus | None = None
+    provider: ModelProviderConfig | None = None
+    options: dict[str, Any] | None = None
+    headers: dict[str, str] | None = None
+    variants: dict[str, dict[str, Any]] | None = None
+
+
+class ProviderConfig(Settings):
+    """`npm` names the wire format, `env` the variables that may hold the key. `options` holds whatever the adapter
+    understands (`ProviderOptions`) and what it passes on."""
+
+    api: str | None = None
+    name: str | None = None
+    env: tuple[str, ...] | None = None
+    id: str | None = None
+    npm: str | None = None
+    whitelist: tuple[str, ...] | None = None
+    blacklist: tuple[str, ...] | None = None
+    options: dict[str, Any] | None = None
+    models: dict[str, ModelConfig] | None = None
+
+
+# --- permissions, agents, commands ------------------------------------------------------------------------------
+
+PermissionRuleConfig = PermissionAction | dict[str, PermissionAction]
+"""One action for all, or an action by pattern; of several patterns that match, the last one counts."""
+
+PermissionConfig = PermissionAction | dict[str, PermissionRuleConfig]
+"""One action for everything, or a rule by permission; the order counts."""
+
+AgentMode = Literal["subagent", "primary", "all"]
+
+
+class AgentConfig(Settings):
+    """`options` also holds the keys that OpenCode does not know: they go to the LLM's provider as they are. `tools` and
+    `max_steps` are old names: the loader turns them into `permission` and `steps`."""
+
+    model: str | None = None
+    variant: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    prompt: str | None = None
+    tools: dict[str, bool] | None = None
+    disable: bool | None = None
+    description: str | None = None
+    mode: AgentMode | None = None
+    hidden: bool | None = None
+    options: dict[str, Any] | None = None
+    color: str | None = None
+    steps: int | None = None
+    max_steps: int | None = None
+    permission: PermissionConfig | None = None
+
+
+AGENT_KEYS = frozenset(field.encode_name for field in msgspec.structs.fields(AgentConfig)) | {"name"}
+"""What is a setting of an agent; every other key is an option for the LLM."""
+
+
+class CommandConfig(Settings):
+    template: str
+    description: str | None = None
+    agent: str | None = None
+    model: str | None = None
+    variant: str | None = None
+    subtask: bool | None = None
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------
+
+
+class ServerConfig(Settings):
+    port: int | None = None
+    hostname: str | None = None
+    mdns: bool | None = None
+    mdns_domain: str | None = None
+    cors: tuple[str, ...] | None = None
+
+
+class McpOAuthConfig(Settings):
+    client_id: str | None = None
+    client_secret: str | None = None
+    scope: str | None = None
+
+
+class McpConfig(Settings):
+    """A tool server: `local` runs `command`, `remote` is at `url`. With `enabled` alone, it switches on or off a server
+    that another file describes. `timeout` is milliseconds."""
+
+    type: Literal["local", "remote"] | None = None
+    command: tuple[str, ...] | None = None
+    cwd: str | None = None
+    environment: dict[str, str] | None = None
+    url: str | None = None
+    headers: dict[str, str] | None = None
+    oauth: McpOAuthConfig | bool | None = None
+    enabled: bool | None = None
+    timeout: int | None = None
+
+
+class SkillsConfig(Settings):
+    paths: tuple[str, ...] | None = None
+    urls: tuple[str, ...] | None = None
+
+
+class WatcherConfig(Settings):
+    ignore: tuple[str, ...] | None = None
+
+
+class ToolOutputConfig(Settings):
+    max_lines: int | None = None
+    max_bytes: int | None = None
+
+
+class CompactionConfig(Settings):
+    """`reserved` and `preserve_recent_tokens` are tokens."""
+
+    auto: bool | None = None
+    prune: bool | None = None
+    tail_turns: int | None = None
+    preserve_recent_tokens: int | None = None
+    reserved: int | None = None
+
+
+class ExperimentalConfig(Settings):
+    disable_paste_summary: bool | None = None
+    batch_tool: bool | None = None
+    primary_tools: tuple[str, ...] | None = None
+    continue_loop_on_deny: bool | None = None
+    mcp_timeout: int | None = None
+
+
+class Config(Settings):
+    """`model`, `small_model` and the models of agents and commands are `provider/model`."""
+
+    schema: str | None = None
+    shell: str | None = None
+    log_level: Literal["DEBUG", "INFO", "WARN", "ERROR"] | None = None
+    server: ServerConfig | None = None
+    command: dict[str, CommandConfig] | None = None
+    skills: SkillsConfig | None = None
+    watcher: WatcherConfig | None = None
+    snapshot: bool | None = None
+    plugin: tuple[Any, ...] | None = None
+    share: Literal["manual", "auto", "disabled"] | None = None
+    autoupdate: bool | Literal["notify"] | None = None
+    disabled_providers: tuple[str, ...] | None = None
+    enabled_providers: tuple[str, ...] | None = None
+    model: str | None = None
+    small_model: str | None = None
+    default_agent: str | None = None
+    subagent_depth: int | None = None
+    username: str | None = None
+    agent: dict[str, AgentConfig] | None = None
+    provider: dict[str, ProviderConfig] | None = None
+    mcp: dict[str, McpConfig] | None = None
+    formatter: bool | dict[str, Any] | None = None
+    lsp: bool | dict[str, Any] | None = None
+    instructions: tuple[str, ...] | None = None
+    layout: Literal["auto", "stretch"] | None = None
+    permission: PermissionConfig | None = None
+    tools: dict[str, bool] | None = None
+    tool_output: ToolOutputConfig | None = None
+    compaction: CompactionConfig | None = None
+    experimental: ExperimentalConfig | None = None
