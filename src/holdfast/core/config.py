@@ -7,8 +7,9 @@ taken as they are, except for the few in `_CAMEL_CASE`.
 Values may be secrets (`api_key`, headers, environments): only what `public` gives may leave the server.
 """
 
+import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 from msgspec.structs import replace
@@ -40,12 +41,11 @@ class Settings(Wire, rename=_CAMEL_CASE):
 
 Modality = Literal["text", "audio", "image", "video", "pdf"]
 ModelStatus = Literal["alpha", "beta", "deprecated", "active"]
-Timeout = int | Literal[False]
 
 
 class ProviderOptions(Settings):
-    """What an adapter that speaks HTTP understands of `options`. Timeouts are milliseconds, False is "never": `timeout` of
-    the whole request, `header_timeout` until it begins to answer, `chunk_timeout` between two pieces of the answer."""
+    """What an adapter that speaks HTTP understands of `options`. Timeouts are milliseconds, false is "never": `timeout` of
+    the whole request, `header_timeout` until the answer begins, `chunk_timeout` between two pieces of it."""
 
     api_key: str | None = None
     base_url: str | None = None
@@ -246,7 +246,8 @@ class ExperimentalConfig(Settings):
 
 
 class Config(Settings):
-    """`model`, `small_model` and the models of agents and commands are `provider/model`."""
+    """`model`, `small_model` and the models of agents and commands are `provider/model`. `mode` is the old name of `agent`:
+    the loader moves it there."""
 
     schema: str | None = None
     shell: str | None = None
@@ -266,6 +267,7 @@ class Config(Settings):
     default_agent: str | None = None
     subagent_depth: int | None = None
     username: str | None = None
+    mode: dict[str, AgentConfig] | None = None
     agent: dict[str, AgentConfig] | None = None
     provider: dict[str, ProviderConfig] | None = None
     mcp: dict[str, McpConfig] | None = None
@@ -278,3 +280,73 @@ class Config(Settings):
     tool_output: ToolOutputConfig | None = None
     compaction: CompactionConfig | None = None
     experimental: ExperimentalConfig | None = None
+
+
+# --- what may leave the server ----------------------------------------------------------------------------------
+
+_HARMLESS = frozenset({"baseURL", "enterpriseUrl", "region", "location", "project", "resourceName"})
+_SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|cookie", re.IGNORECASE)
+_USER_INFO = re.compile(r"//[^/@\s]*@")
+
+
+def public(config: Config) -> Config:
+    """The configuration without anything that may be a secret: no keys, no headers, no environments."""
+    providers = {
+        name: replace(
+            provider,
+            options=public_options(provider.options) if provider.options is not None else None,
+            models={id: _public_model(model) for id, model in provider.models.items()} if provider.models else None,
+        )
+        for name, provider in (config.provider or {}).items()
+    }
+    servers = {
+        name: replace(server, environment=None, headers=None, oauth=None) for name, server in (config.mcp or {}).items()
+    }
+    agents = {
+        name: replace(agent, options=public_settings(agent.options) if agent.options is not None else None)
+        for name, agent in (config.agent or {}).items()
+    }
+    return replace(
+        config,
+        provider=providers if config.provider is not None else None,
+        mcp=servers if config.mcp is not None else None,
+        agent=agents if config.agent is not None else None,
+        formatter=None,
+        lsp=None,
+        plugin=(),
+    )
+
+
+def public_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A provider's options. Texts are left out unless they are known to be harmless: adapters give keys many names."""
+    shown: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, str):
+            if name in _HARMLESS:
+                shown[name] = _USER_INFO.sub("//", value)
+        elif isinstance(value, Mapping):
+            if name != "headers":
+                shown[name] = public_options(cast(Mapping[str, Any], value))
+        elif value is None or isinstance(value, bool | int | float):
+            shown[name] = value
+    return shown
+
+
+def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a model or agent, which say how to think and write: only what is named like a secret is left out."""
+    return {
+        name: public_settings(cast(Mapping[str, Any], value)) if isinstance(value, Mapping) else value
+        for name, value in settings.items()
+        if name != "headers" and not (isinstance(value, str) and _SECRET_NAME.search(name))
+    }
+
+
+def _public_model(model: ModelConfig) -> ModelConfig:
+    return replace(
+        model,
+        headers=None,
+        options=public_settings(model.options) if model.options is not None else None,
+        variants={name: public_settings(variant) for name, variant in model.variants.items()}
+        if model.variants
+        else None,
+    )
