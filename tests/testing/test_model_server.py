@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from holdfast.agent.providers.conversation import CONTINUE
 from holdfast.testing.model_server import ModelServer
 
 
@@ -51,7 +52,7 @@ async def test_a_conversation_is_continued_after_the_last_token_of_the_assistant
     async with ModelServer() as server:
         prompt = user("[[tokens=4]]")
         assistant = {"role": "assistant", "content": "tok0 tok1 "}
-        continued = await ask(server, prompt, assistant, user("Please continue where you stopped."))
+        continued = await ask(server, prompt, assistant, user(CONTINUE))
         again = await ask(server, prompt, assistant, user("Something else"))
 
     assert said(continued) == "tok2 tok3 "

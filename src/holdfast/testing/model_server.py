@@ -39,7 +39,8 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
-CONTINUE: Final = re.compile(r"\bcontinue\b", re.IGNORECASE)
+from holdfast.agent.providers.conversation import CONTINUE
+
 TITLE: Final = "Fake title"
 _FAULTS: Final = ("status", "cut", "hang", "stall", "error", "malformed")
 _BURST: Final = 16  # tokens between two checks of the connection, when nothing delays them
@@ -115,7 +116,7 @@ def _said_at_the_end(messages: list[dict[str, Any]]) -> str:
     for message in reversed(messages):
         if message["role"] == "assistant":
             said.append(text_of(message))
-        elif message["role"] != "user" or not CONTINUE.search(text_of(message)):
+        elif message["role"] != "user" or CONTINUE not in text_of(message):
             break
     return "".join(reversed(said))
 

@@ -1,0 +1,155 @@
+"""Compares Holdfast with the stock OpenCode server: every row on both, in turns, in one run.
+
+    python bench/run.py                          the whole table; writes bench/RESULTS.md and bench/results.json
+    python bench/run.py --only paced --rounds 3  some rows; writes nothing
+    python bench/run.py --peer Holdfast          one of the two alone; writes nothing
+
+Linux only: memory and processor time are read from /proc.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import report
+import rows
+from client import Server
+from peers import ROOT, Peer, holdfast, model_server, opencode, stock_opencode
+
+MakePeer = Callable[[Path], Peer]
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> None:
+    options = parse_options()
+    began = time.time()
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="holdfast-bench-") as directory:
+        results = measure(Path(directory), options)
+    print(report.table(results))
+    if options.only or options.peer:
+        return
+    facts = describe_run(options, load=load, began=began)
+    (HERE / "results.json").write_text(json.dumps({"facts": facts, "results": results}, indent=1) + "\n")
+    (HERE / "RESULTS.md").write_text(document(facts, results))
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Compare Holdfast with the stock OpenCode server.")
+    parser.add_argument("--rounds", type=int, default=5, help="after one to warm up, which is not counted (default 5)")
+    parser.add_argument("--only", action="append", choices=list(rows.ROWS), help="only this row; may be repeated")
+    parser.add_argument("--peer", choices=["Holdfast", "OpenCode"], help="only this server")
+    parser.add_argument(
+        "--opencode", type=Path, default=stock_opencode(), help="the stock binary (default: tests/node's)"
+    )
+    options = parser.parse_args()
+    if options.opencode is None and options.peer != "Holdfast":
+        parser.error("no OpenCode binary in tests/node/node_modules for this platform; give --opencode PATH")
+    return options
+
+
+def measure(directory: Path, options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+    results: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    with contextlib.ExitStack() as stack:
+        model_url = stack.enter_context(model_server(directory))
+        model = Server(model_url.removesuffix("/v1"))
+        makers: dict[str, MakePeer] = {
+            "OpenCode": lambda place: opencode(options.opencode, place, model_url),
+            "Holdfast": lambda place: holdfast(place, model_url),
+        }
+        peers = [make(directory / name) for name, make in makers.items() if options.peer in (name, None)]
+        for peer in peers:
+            stack.callback(peer.process.kill)
+            peer.process.start(timeout=60)
+        for count in range(options.rounds + 1):
+            peers.reverse()  # neither is always the first
+            for row in options.only or rows.ROWS:
+                for peer in peers:
+                    measured = makers[peer.name](directory / f"{peer.name}-{count}") if row == "kill" else peer
+                    numbers = rows.ROWS[row](measured, model)
+                    say(count, peer.name, row, numbers)
+                    if count:  # the first round warms up
+                        record(results[peer.name], numbers)
+        for peer in peers:
+            record(results[peer.name], rows.memory(peer, model))
+    return results
+
+
+def record(results: dict[str, list[float]], numbers: rows.Numbers) -> None:
+    for name, value in numbers.items():
+        results[name].append(round(value, 4))
+
+
+def say(count: int, peer: str, row: str, numbers: rows.Numbers) -> None:
+    shown = "  ".join(f"{name}={value:.2f}" for name, value in numbers.items())
+    print(f"round {count}  {peer:8}  {row:10}  {shown}", file=sys.stderr, flush=True)
+
+
+# --- the document -----------------------------------------------------------------------------------------------
+
+
+def describe_run(options: argparse.Namespace, *, load: float, began: float) -> dict[str, str]:
+    cpu = next(
+        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?"
+    )
+    memory_kb = next(int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal"))
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(began)),
+        "took": f"{(time.time() - began) / 60:.0f} minutes",
+        "machine": f"{os.cpu_count()} cores ({cpu}), {memory_kb / 1024 / 1024:.0f} GB, load {load:.2f} before the run",
+        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "holdfast": f"commit {_output('git', '-C', str(ROOT), 'describe', '--always', '--dirty')}",
+        "opencode": _output(str(options.opencode), "--version"),
+        "command": f"python bench/run.py --rounds {options.rounds}",
+        "rounds": str(options.rounds),
+    }
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines()
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def document(facts: dict[str, str], results: report.Results) -> str:
+    missed = report.missed(results)
+    verdict = (
+        "Every target is met."
+        if not missed
+        else "Not met: " + "; ".join(line.label for line in missed) + ". See below."
+    )
+    notes = HERE / "NOTES.md"
+    return f"""# Holdfast beside OpenCode
+
+Written by `just bench`; do not edit ({notes.name} is the part that people write).
+
+| | |
+| --- | --- |
+| date | {facts["date"]}, took {facts["took"]} |
+| machine | {facts["machine"]} |
+| system | {facts["system"]} |
+| OpenCode | {facts["opencode"]}, stock binary from npm |
+| Holdfast | {facts["holdfast"]} |
+| command | `{facts["command"]}` |
+
+{verdict}
+
+{report.table(results)}
+
+{notes.read_text().strip()}
+"""
+
+
+if __name__ == "__main__":
+    main()
