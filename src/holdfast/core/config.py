@@ -294,6 +294,7 @@ def public(config: Config) -> Config:
     providers = {
         name: replace(
             provider,
+            api=public_address(provider.api) if provider.api is not None else None,
             options=public_options(provider.options) if provider.options is not None else None,
             models={id: _public_model(model) for id, model in provider.models.items()} if provider.models else None,
         )
@@ -323,13 +324,18 @@ def public_options(options: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in options.items():
         if isinstance(value, str):
             if name in _HARMLESS:
-                shown[name] = _USER_INFO.sub("//", value)
+                shown[name] = public_address(value)
         elif isinstance(value, Mapping):
             if name != "headers":
                 shown[name] = public_options(cast(Mapping[str, Any], value))
         elif value is None or isinstance(value, bool | int | float):
             shown[name] = value
     return shown
+
+
+def public_address(url: str) -> str:
+    """Without the user and password that some put into it."""
+    return _USER_INFO.sub("//", url)
 
 
 def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

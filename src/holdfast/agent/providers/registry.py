@@ -1,0 +1,330 @@
+"""The LLMs that a configuration offers: what they are (for `/provider` and the like) and who speaks to them.
+
+The built-in `demo` provider is always there, unless the configuration disables it; `provider.demo` may change its
+options. An adapter is one module, imported when a model of it is first used: `ADAPTERS` is the whole list.
+"""
+
+import difflib
+import importlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Protocol
+
+from msgspec.structs import replace
+
+from holdfast.agent.providers.base import Provider
+from holdfast.agent.providers.connections import Connections
+from holdfast.core import catalogue
+from holdfast.core.catalogue import (
+    CacheCost,
+    Capabilities,
+    ConfigProviders,
+    Interleaved,
+    Modalities,
+    Model,
+    ModelApi,
+    ModelCost,
+    ModelLimit,
+    ProviderList,
+    TieredCost,
+    parse_model,
+)
+from holdfast.core.config import (
+    Config,
+    CostConfig,
+    InterleavedConfig,
+    LimitConfig,
+    Modality,
+    ModelConfig,
+    ProviderConfig,
+    public_address,
+    public_options,
+    public_settings,
+)
+from holdfast.core.errors import NotFound, Unavailable
+from holdfast.core.messages import MessageModel
+
+OPENAI_COMPATIBLE: Final = "@ai-sdk/openai-compatible"
+_DEMO: Final = "@holdfast/demo"
+
+ADAPTERS: Final[Mapping[str, str]] = {
+    OPENAI_COMPATIBLE: "holdfast.agent.providers.openai_compatible:create",
+    _DEMO: "holdfast.agent.providers.demo:create",
+}
+"""The package that `npm` names in `opencode.json` stands for a wire format. → `module:function`, an AdapterFactory."""
+
+DEMO_MODEL: Final = MessageModel(provider_id="demo", model_id="demo-1")
+
+_BUILT_IN: Final[Mapping[str, ProviderConfig]] = {
+    "demo": ProviderConfig(
+        name="Holdfast demo",
+        npm=_DEMO,
+        models={
+            "demo-1": ModelConfig(
+                name="Demo (needs no key)", reasoning=True, limit=LimitConfig(context=100_000, output=10_000)
+            )
+        },
+    )
+}
+
+# What OpenCode prefers where nothing is configured: models whose name holds one of these, the later the better, and
+# small models of these families, the earlier the better.
+_PREFERRED: Final = ("gpt-5", "claude-sonnet-4", "big-pickle", "gemini-3-pro")
+_SMALL_FAMILIES: Final = ("gemini-flash", "gpt-nano", "claude-haiku")
+
+
+class AdapterFactory(Protocol):
+    def __call__(self, model: Model, options: Mapping[str, Any], connections: Connections) -> Provider:
+        """`options` are those of the provider, with its key as `apiKey` and its address as `baseURL` when known.
+        Raises Invalid if they do not do."""
+        ...
+
+
+class UnsupportedProvider(Unavailable):
+    """The configuration asks for a wire format that no adapter speaks."""
+
+    retryable = False
+
+
+class ProviderRegistry:
+    """`environ` is where keys (`provider.*.env`) and `${NAME}` in addresses are looked up."""
+
+    def __init__(self, config: Config, *, connections: Connections, environ: Mapping[str, str]) -> None:
+        self._config = config
+        self._connections = connections
+        self._environ = environ
+        self._configs: dict[str, ProviderConfig] = {}
+        self._models: dict[str, dict[str, Model]] = {}
+        self._adapters: dict[tuple[str, str], Provider] = {}
+        for provider_id, settings in _with_built_in(config.provider or {}).items():
+            models = _models(provider_id, settings)
+            if models and _is_allowed(config, provider_id):
+                self._configs[provider_id] = settings
+                self._models[provider_id] = models
+
+    # --- what there is -----------------------------------------------------------------------------------------
+
+    def config_providers(self) -> ConfigProviders:
+        """As `GET /config/providers` answers."""
+        return ConfigProviders(providers=self._infos(), default=self._defaults())
+
+    def provider_list(self) -> ProviderList:
+        """As `GET /provider` answers."""
+        return ProviderList(all=self._infos(), default=self._defaults(), connected=tuple(self._models))
+
+    def model(self, provider_id: str, model_id: str) -> Model:
+        """Raises NotFound, with a hint of what is near."""
+        model = self._models.get(provider_id, {}).get(model_id)
+        if model is None:
+            raise NotFound("Model", f"{provider_id}/{model_id}", hint=self._near(provider_id, model_id))
+        return model
+
+    def default_model(self) -> MessageModel:
+        """What the configuration says; else a model of the first provider it describes; else the demo."""
+        if self._config.model is not None:
+            return parse_model(self._config.model, "model")
+        for provider_id in self._config.provider or {}:
+            if provider_id in self._models and provider_id not in _BUILT_IN:
+                return MessageModel(provider_id=provider_id, model_id=_best(self._models[provider_id].values()).id)
+        return DEMO_MODEL
+
+    def small_model(self, provider_id: str) -> MessageModel | None:
+        """A cheap model for titles and the like: what the configuration says, if it is there, else one of the same
+        provider that is known to be small. None: use the model of the session."""
+        if self._config.small_model is not None:
+            chosen = parse_model(self._config.small_model, "small_model")
+            return chosen if chosen.model_id in self._models.get(chosen.provider_id, {}) else None
+        models = self._models.get(provider_id, {}).values()
+        for family in _SMALL_FAMILIES:
+            candidates = [model for model in models if model.family == family]
+            if candidates:
+                newest = max(candidates, key=lambda model: (model.release_date, model.id))
+                return MessageModel(provider_id=provider_id, model_id=newest.id)
+        return None
+
+    # --- who speaks to it --------------------------------------------------------------------------------------
+
+    def resolve(self, provider_id: str, model_id: str) -> tuple[Provider, Model]:
+        """Raises NotFound for a model that is not there, UnsupportedProvider for a wire format that nobody here speaks,
+        Invalid if the provider's options do not do."""
+        model = self.model(provider_id, model_id)
+        adapter = self._adapters.get((provider_id, model_id))
+        if adapter is None:
+            place = ADAPTERS.get(model.api.npm)
+            if place is None:
+                raise UnsupportedProvider(
+                    f'Provider "{provider_id}" needs "{model.api.npm}", which is not supported.',
+                    hint=f'Supported as "npm" of a provider: {OPENAI_COMPATIBLE}.',
+                )
+            module, _, function = place.partition(":")
+            create: AdapterFactory = getattr(importlib.import_module(module), function)
+            adapter = create(model, self._options(model), self._connections)
+            self._adapters[provider_id, model_id] = adapter
+        return adapter, model
+
+    def _options(self, model: Model) -> dict[str, Any]:
+        settings = self._configs[model.provider_id]
+        options = dict(settings.options or {})
+        if not options.get("apiKey"):
+            options["apiKey"] = next((key for name in settings.env or () if (key := self._environ.get(name))), None)
+        address = options.get("baseURL") or model.api.url
+        if isinstance(address, str):
+            options["baseURL"] = re.sub(r"\$\{([^}]+)\}", lambda found: self._environ.get(found[1], found[0]), address)
+        return options
+
+    # --- plumbing ----------------------------------------------------------------------------------------------
+
+    def _infos(self) -> tuple[catalogue.Provider, ...]:
+        return tuple(
+            catalogue.Provider(
+                id=provider_id,
+                name=self._configs[provider_id].name or provider_id,
+                source="config" if provider_id in (self._config.provider or {}) else "custom",
+                env=self._configs[provider_id].env or (),
+                options=public_options(self._configs[provider_id].options or {}),
+                models={id: _public(model) for id, model in models.items()},
+            )
+            for provider_id, models in self._models.items()
+        )
+
+    def _defaults(self) -> dict[str, str]:
+        return {provider_id: _best(models.values()).id for provider_id, models in self._models.items()}
+
+    def _near(self, provider_id: str, model_id: str) -> str:
+        known = [f"{provider}/{model}" for provider, models in self._models.items() for model in models]
+        near = [name for name in known if name.partition("/")[2] == model_id]
+        near += difflib.get_close_matches(f"{provider_id}/{model_id}", known, n=3, cutoff=0.5)
+        if near:
+            return f"Did you mean {' or '.join(dict.fromkeys(near))}?"
+        return f"Configured models: {', '.join(known[:10])}." if known else "No model is configured."
+
+
+def _with_built_in(configured: Mapping[str, ProviderConfig]) -> dict[str, ProviderConfig]:
+    merged = dict(configured)
+    for provider_id, built_in in _BUILT_IN.items():
+        own = configured.get(provider_id, built_in)
+        merged[provider_id] = replace(
+            built_in,
+            name=own.name or built_in.name,
+            options=own.options,
+            whitelist=own.whitelist,
+            blacklist=own.blacklist,
+        )
+    return merged
+
+
+def _is_allowed(config: Config, provider_id: str) -> bool:
+    if provider_id in (config.disabled_providers or ()):
+        return False
+    return config.enabled_providers is None or provider_id in config.enabled_providers
+
+
+def _best(models: Iterable[Model]) -> Model:
+    def merit(model: Model) -> tuple[int, bool, str]:
+        preferred = next((rank for rank, name in enumerate(_PREFERRED) if name in model.id), -1)
+        return preferred, "latest" in model.id, model.id
+
+    return max(models, key=merit)
+
+
+# --- configuration → Model --------------------------------------------------------------------------------------
+
+
+def _models(provider_id: str, settings: ProviderConfig) -> dict[str, Model]:
+    return {
+        model_id: _model(provider_id, settings, model_id, model)
+        for model_id, model in (settings.models or {}).items()
+        if model.status not in ("alpha", "deprecated")
+        and model_id not in (settings.blacklist or ())
+        and (settings.whitelist is None or model_id in settings.whitelist)
+    }
+
+
+def _model(provider_id: str, settings: ProviderConfig, model_id: str, model: ModelConfig) -> Model:
+    own = model.provider
+    npm = (own.npm if own else None) or settings.npm or OPENAI_COMPATIBLE
+    api_id = model.id or model_id
+    variants = {
+        name: {key: value for key, value in variant.items() if key != "disabled"}
+        for name, variant in (model.variants or {}).items()
+        if not variant.get("disabled")
+    }
+    limit = model.limit
+    return Model(
+        id=model_id,
+        provider_id=provider_id,
+        api=ModelApi(id=api_id, url=(own.api if own else None) or settings.api or "", npm=npm),
+        name=model.name or model_id,
+        family=model.family or "",
+        capabilities=_capabilities(model, npm, api_id),
+        cost=_cost(model.cost),
+        limit=ModelLimit(
+            context=limit.context if limit else 0,
+            input=limit.input if limit else None,
+            output=limit.output if limit else 0,
+        ),
+        status=model.status or "active",
+        options=dict(model.options or {}),
+        headers=dict(model.headers or {}),
+        release_date=model.release_date or "",
+        variants=variants,
+    )
+
+
+def _capabilities(model: ModelConfig, npm: str, api_id: str) -> Capabilities:
+    match model.interleaved:
+        case InterleavedConfig(field=field) | str(field):
+            interleaved = Interleaved(field=field)
+        case None if npm == OPENAI_COMPATIBLE and "deepseek" in api_id:
+            interleaved = Interleaved(field="reasoning_content")  # it refuses tool results without its reasoning
+        case None | bool():
+            interleaved = bool(model.interleaved)
+    modalities = model.modalities
+    return Capabilities(
+        temperature=bool(model.temperature),
+        reasoning=bool(model.reasoning),
+        attachment=bool(model.attachment),
+        toolcall=model.tool_call is not False,
+        input=_modalities(modalities.input if modalities else None),
+        output=_modalities(modalities.output if modalities else None),
+        interleaved=interleaved,
+    )
+
+
+def _modalities(names: tuple[Modality, ...] | None) -> Modalities:
+    known = ("text",) if names is None else names
+    return Modalities(
+        text="text" in known,
+        audio="audio" in known,
+        image="image" in known,
+        video="video" in known,
+        pdf="pdf" in known,
+    )
+
+
+def _cost(cost: CostConfig | None) -> ModelCost:
+    if cost is None:
+        return ModelCost(input=0, output=0, cache=CacheCost(read=0, write=0))
+    over = cost.context_over_200k
+    return ModelCost(
+        input=cost.input,
+        output=cost.output,
+        cache=CacheCost(read=cost.cache_read or 0, write=cost.cache_write or 0),
+        experimental_over_200k=TieredCost(
+            input=over.input,
+            output=over.output,
+            cache=CacheCost(read=over.cache_read or 0, write=over.cache_write or 0),
+        )
+        if over
+        else None,
+    )
+
+
+def _public(model: Model) -> Model:
+    return replace(
+        model,
+        api=replace(model.api, url=public_address(model.api.url)),
+        headers={},
+        options=public_settings(model.options),
+        variants={name: public_settings(variant) for name, variant in model.variants.items()},
+    )
