@@ -18,6 +18,7 @@ from holdfast.core.session import Session, SessionStatus, StatusIdle, Todo
 from holdfast.core.state import SESSION, Key, PermissionEntry, QuestionEntry, TurnState
 from holdfast.core.store import (
     Appended,
+    Decide,
     Difference,
     Directory,
     DirectoryScope,
@@ -85,14 +86,13 @@ class MemoryStore:
     async def append(
         self,
         session_id: str,
-        events: Sequence[Event],
+        events: Sequence[Event] | Decide,
         *,
         expected: int | None = None,
         key: str | None = None,
         lease: Lease | None = None,
     ) -> Appended:
         self._check_open()
-        encoded = [encode(event, self.ids.new("evt")) for event in events]
         stream = self._streams.get(session_id)
         if stream is not None and key is not None and key in stream.keys:
             return stream.keys[key]
@@ -105,6 +105,8 @@ class MemoryStore:
             held = self._leases.get(session_id)
             if held is None or held[0].token != lease.token:
                 raise LeaseLost(session_id)
+        if callable(events):
+            events = events(stream.fold.entities.get if stream is not None else lambda key: None)
         if stream is None:
             first = events[0] if events else None
             if not isinstance(first, SessionCreated):
@@ -129,7 +131,7 @@ class MemoryStore:
                     stream.project_id,
                     stream.version,
                     tag_of(step.event),
-                    encoded[step.nth],
+                    encode(step.event, self.ids.new("evt")),
                 )
             )
         self._log += recorded
