@@ -1,0 +1,61 @@
+"""What can go wrong between a client and a server: no answer, or the answer no."""
+
+from typing import Any
+
+import msgspec
+
+from holdfast.core.errors import HoldfastError, Unavailable
+
+
+class Unreachable(Unavailable):
+    """No answer came. `sent` is False when the request cannot have reached the server, so that even what must not happen
+    twice may be tried again."""
+
+    code = "unreachable"
+
+    def __init__(self, message: str, *, sent: bool, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.sent = sent
+
+
+class Refused(HoldfastError):
+    """The server answered no. `status` is the HTTP status; the message is the server's own."""
+
+    code = "refused"
+    fault = "caller"
+
+    def __init__(self, status: int, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class _Data(msgspec.Struct):
+    message: str | None = None
+
+
+class _Body(msgspec.Struct):
+    """The shapes that OpenCode's errors come in: `{"name", "data": {"message"}}` and `{"_tag", "message"}`."""
+
+    data: _Data | None = None
+    message: str | None = None
+    hint: str | None = None
+
+
+_decoder: msgspec.json.Decoder[_Body] = msgspec.json.Decoder(_Body)
+
+
+def refusal(status: int, body: bytes) -> Refused | Unavailable:
+    """The error that an answer with a status of 400 or more stands for. Worth another try: a server that starts or stops
+    (503), or a gateway before it (502, 504), or too many requests (429)."""
+    hint: str | None = None
+    if status == 401:
+        return Refused(status, "The server wants a password.", hint="Set OPENCODE_SERVER_PASSWORD, or give --password.")
+    try:
+        answer = _decoder.decode(body)
+        message = answer.message or (answer.data and answer.data.message) or f"HTTP {status}"
+        hint = answer.hint
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        message = f"HTTP {status}"
+    if status in (429, 502, 503, 504):
+        return Unavailable(message, hint=hint)
+    return Refused(status, message, hint=hint)
