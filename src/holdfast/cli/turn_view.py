@@ -1,0 +1,168 @@
+"""What there is to show of one turn: events in, notices out. Pure; knows nothing of terminals.
+
+Rules
+ 1. Only steps that answer the given prompt are shown; other turns of the session are not.
+ 2. Each character of text and reasoning is shown once, in order, however the events came: as deltas, or, where a server
+    restart or compaction left deltas out, with the update that carries the whole text.
+"""
+
+from typing import NamedTuple
+
+from holdfast.core import events as e
+from holdfast.core.messages import (
+    AssistantMessage,
+    MessageError,
+    MessageOutputLengthError,
+    Part,
+    ReasoningPart,
+    TextPart,
+    ToolCompleted,
+    ToolError,
+    ToolPart,
+    ToolRunning,
+    is_open,
+)
+from holdfast.core.session import StatusRetry
+
+
+class Text(NamedTuple):
+    """The answer grew. `reasoning`: the model thinks aloud."""
+
+    text: str
+    reasoning: bool
+
+
+class TextClosed(NamedTuple):
+    reasoning: bool
+
+
+class ToolStarted(NamedTuple):
+    tool: str
+    title: str
+
+
+class ToolEnded(NamedTuple):
+    """`output` is the whole output, or why it failed."""
+
+    tool: str
+    title: str
+    output: str
+    failed: bool
+
+
+class Retrying(NamedTuple):
+    """The model's provider failed; try number `attempt` is to start at `next_ms` (wall-clock)."""
+
+    attempt: int
+    message: str
+    next_ms: int
+
+
+class AnswerWanted(NamedTuple):
+    """The turn waits for the user: for a permission, or for the answer to a question."""
+
+    what: str
+
+
+class Queued(NamedTuple):
+    """Another turn of the session runs; this one is next, or later."""
+
+
+class Ended(NamedTuple):
+    outcome: e.TurnOutcome
+    error: str | None
+
+
+Notice = Text | TextClosed | ToolStarted | ToolEnded | Retrying | AnswerWanted | Queued | Ended
+
+
+class TurnView:
+    """The turn that answers user message `message_id`. `started` once somebody works on it, `ended` with its outcome."""
+
+    def __init__(self, message_id: str) -> None:
+        self._message_id = message_id
+        self._steps: set[str] = set()
+        self._shown: dict[str, int] = {}
+        self._closed: set[str] = set()
+        self._reasoning: set[str] = set()
+        self._error: MessageError | None = None
+        self._other_turn = False
+        self.started = False
+        self.ended: Ended | None = None
+
+    def apply(self, event: e.Event) -> list[Notice]:
+        match event:
+            case e.TurnRequested(message_id=self._message_id):
+                return [Queued()] if self._other_turn else []
+            case e.TurnStarted(message_id=message_id):
+                self.started = self.started or message_id == self._message_id
+                self._other_turn = message_id != self._message_id
+                return []
+            case e.TurnEnded(message_id=message_id):
+                return self._turn_ended(event) if message_id == self._message_id else []
+            case e.MessageUpdated(info=AssistantMessage(parent_id=self._message_id) as info):
+                self._steps.add(info.id)
+                self._error = info.error
+                return []
+            case e.PartUpdated(part=part) if part.message_id in self._steps:
+                return self._part(part)
+            case e.PartDelta() if event.message_id in self._steps:
+                return self._delta(event)
+            case e.SessionStatusChanged(status=StatusRetry() as status) if self.started:
+                return [Retrying(status.attempt, status.message, status.next)]
+            case e.PermissionAsked(permission=permission, patterns=patterns) if self.started:
+                return [AnswerWanted(f"permission for {permission}: {', '.join(patterns)}")]
+            case e.QuestionAsked(questions=questions) if self.started:
+                return [AnswerWanted(" / ".join(question.question for question in questions))]
+            case _:
+                return []
+
+    def _turn_ended(self, event: e.TurnEnded) -> list[Notice]:
+        self.ended = Ended(event.outcome, describe(self._error) if self._error else None)
+        return [self.ended]
+
+    def _delta(self, event: e.PartDelta) -> list[Notice]:
+        if event.part_id in self._closed or event.part_id not in self._shown:
+            return []
+        self._shown[event.part_id] += len(event.delta)
+        return [Text(event.delta, event.part_id in self._reasoning)]
+
+    def _part(self, part: Part) -> list[Notice]:
+        if part.id in self._closed:
+            return []
+        notices: list[Notice] = []
+        match part:
+            case TextPart() | ReasoningPart():
+                reasoning = isinstance(part, ReasoningPart)
+                if reasoning:
+                    self._reasoning.add(part.id)
+                missing = part.text[self._shown.get(part.id, 0) :]
+                self._shown[part.id] = max(len(part.text), self._shown.get(part.id, 0))
+                if missing:
+                    notices.append(Text(missing, reasoning))
+                if not is_open(part):
+                    notices.append(TextClosed(reasoning))
+            case ToolPart(tool=tool, state=ToolRunning(title=title)) if part.id not in self._shown:
+                self._shown[part.id] = 0
+                notices.append(ToolStarted(tool, title or _title(part)))
+            case ToolPart(tool=tool, state=ToolCompleted(title=title, output=output)):
+                notices.append(ToolEnded(tool, title or _title(part), output, failed=False))
+            case ToolPart(tool=tool, state=ToolError(error=error)):
+                notices.append(ToolEnded(tool, _title(part), error, failed=True))
+            case _:
+                return []
+        if not is_open(part):
+            self._closed.add(part.id)
+        return notices
+
+
+def _title(part: ToolPart) -> str:
+    """The first thing the tool is given that is a text: the command, the path, the pattern."""
+    return next((value for value in part.state.input.values() if isinstance(value, str) and value), "")
+
+
+def describe(error: MessageError) -> str:
+    """One sentence for a person."""
+    if isinstance(error, MessageOutputLengthError):
+        return "The model's answer was longer than it may be."
+    return error.data.message
