@@ -1,0 +1,143 @@
+"""A project directory as the server works on it: its project, configuration, models, agents and commands.
+
+Made when a directory is first asked for and kept until it is disposed of (or until many others were used since). One
+directory has one instance, however it is spelled.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+import msgspec
+
+from holdfast.agent.providers.registry import ProviderRegistry
+from holdfast.core.catalogue import Agent, Command
+from holdfast.core.config import Config
+from holdfast.core.errors import Invalid, NotFound
+from holdfast.core.messages import MessageModel
+from holdfast.core.session import SessionModel
+from holdfast.service.agents import agents_of, commands_of, default_agent
+from holdfast.service.projects import Place, checked_directory, find_place
+
+_INSTANCES_MAX: Final = 256
+
+
+class LoadConfig(Protocol):
+    def __call__(self, directory: str, worktree: str | None) -> Config:
+        """The merged `opencode.json`. Reads files. Raises Invalid, naming the file that is wrong."""
+        ...
+
+
+class Instance(msgspec.Struct, frozen=True, kw_only=True):
+    """`path` is the directory relative to the project's root, "" for the root itself."""
+
+    directory: str
+    path: str
+    place: Place
+    config: Config
+    registry: ProviderRegistry
+    agents: Mapping[str, Agent]
+    commands: tuple[Command, ...]
+
+    def agent(self, name: str) -> Agent:
+        """Raises Invalid for one that is not there."""
+        agent = self.agents.get(name)
+        if agent is None:
+            known = ", ".join(sorted(agent.name for agent in self.agents.values() if not agent.hidden))
+            raise Invalid(f'Agent not found: "{name[:64]}". Available agents: {known}', field="agent")
+        return agent
+
+    def check_model(self, provider_id: str, model_id: str) -> None:
+        """Raises Invalid for one that is not there, with what is near."""
+        try:
+            self.registry.model(provider_id, model_id)
+        except NotFound as unknown:
+            raise Invalid(f"{unknown.message}. {unknown.hint or ''}".rstrip(), field="model") from None
+
+    def default_agent(self) -> str:
+        return default_agent(self.config, self.agents)
+
+    def model_for(self, agent: Agent, last: SessionModel | None) -> MessageModel:
+        """What answers a prompt that names no model: the agent's, else the session's last (if it is still there), else the
+        default. Raises Invalid if that is not there."""
+        if agent.model is not None:
+            chosen = MessageModel(provider_id=agent.model.provider_id, model_id=agent.model.model_id)
+        elif last is not None and self._has(last):
+            return MessageModel(provider_id=last.provider_id, model_id=last.id, variant=last.variant)
+        else:
+            chosen = self.registry.default_model()
+        self.check_model(chosen.provider_id, chosen.model_id)
+        return chosen
+
+    def _has(self, model: SessionModel) -> bool:
+        try:
+            self.registry.model(model.provider_id, model.id)
+        except NotFound:
+            return False
+        return True
+
+
+class Instances:
+    """`default_directory` is what a request means that names none."""
+
+    def __init__(
+        self,
+        default_directory: str,
+        *,
+        load_config: LoadConfig,
+        make_registry: Callable[[Config], ProviderRegistry],
+        tool_output: str,
+    ) -> None:
+        self.default_directory = default_directory
+        self._load_config = load_config
+        self._make_registry = make_registry
+        self._tool_output = tool_output
+        self._spelled: dict[str, Instance] = {}
+        self._opening: dict[str, asyncio.Task[Instance]] = {}
+
+    async def open(self, directory: str | None = None) -> Instance:
+        """Raises Invalid unless it is an existing directory given by an absolute path, with a readable configuration."""
+        spelled = directory if directory else self.default_directory
+        instance = self._spelled.get(spelled)
+        return instance if instance is not None else await self._open(spelled)
+
+    def opened(self, directory: str) -> Instance | None:
+        """The instance, if it is there already."""
+        return self._spelled.get(directory)
+
+    def dispose(self, directory: str | None = None) -> None:
+        """Forget one instance, or all: the next request reads the configuration again."""
+        for spelled, instance in tuple(self._spelled.items()):
+            if directory is None or instance.directory == directory:
+                del self._spelled[spelled]
+
+    async def _open(self, spelled: str) -> Instance:
+        directory = checked_directory(spelled)
+        instance = self._spelled.get(directory)
+        if instance is None:
+            opening = self._opening.get(directory)
+            if opening is None:
+                opening = self._opening[directory] = asyncio.create_task(self._make(directory))
+                opening.add_done_callback(lambda _: self._opening.pop(directory, None))
+            instance = await asyncio.shield(opening)
+        for name in (directory, spelled):
+            self._spelled[name] = instance
+        while len(self._spelled) > _INSTANCES_MAX:
+            del self._spelled[next(iter(self._spelled))]
+        return instance
+
+    async def _make(self, directory: str) -> Instance:
+        place = await find_place(directory)
+        worktree = place.worktree if place.vcs else None
+        config = await asyncio.to_thread(self._load_config, directory, worktree)
+        path = os.path.relpath(directory, place.worktree)
+        return Instance(
+            directory=directory,
+            path="" if path == "." else path,
+            place=place,
+            config=config,
+            registry=self._make_registry(config),
+            agents=agents_of(config, self._tool_output),
+            commands=commands_of(config),
+        )

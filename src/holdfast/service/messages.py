@@ -1,0 +1,302 @@
+"""What a user can do with the messages of a session: ask, and read.
+
+Rules of a prompt
+ 1. All of it is checked before anything is recorded, then all of it is recorded in one append: the user message, its
+    parts, and the request for an answer.
+ 2. The same message id again is the same prompt: nothing is added, and the answer is what the first call was answered,
+    or will be. It does not matter whether the server restarted in between.
+ 3. Whoever waits for an answer may go away; the turn goes on.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from holdfast.core.clock import Clock
+from holdfast.core.codec import to_json
+from holdfast.core.errors import Conflict, Invalid, NotFound
+from holdfast.core.events import Event, MessageUpdated, PartUpdated, SessionUpdated, TurnRequested
+from holdfast.core.ids import Prefix, check_id
+from holdfast.core.messages import (
+    AgentPart,
+    AgentSource,
+    FilePart,
+    FilePartSource,
+    MessageModel,
+    OutputFormat,
+    Part,
+    PartTime,
+    SubtaskPart,
+    TextPart,
+    UserMessage,
+    UserTime,
+    WithParts,
+)
+from holdfast.core.reducer import Get
+from holdfast.core.session import SessionModel, touched
+from holdfast.core.state import Key
+from holdfast.core.store import MessagePage, RawMessage, SessionStore
+from holdfast.core.wire import Wire
+from holdfast.service.instances import Instance, Instances
+from holdfast.service.sessions import check_session_id, session_of
+from holdfast.service.turns import TurnService
+
+_PARTS_MAX: Final = 500
+_DIRECTORIES_MAX: Final = 10_000
+
+# --- what a client sends ----------------------------------------------------------------------------------------
+
+
+class TextInput(Wire, tag_field="type", tag="text"):
+    id: str | None = None
+    text: str
+    synthetic: bool | None = None
+    ignored: bool | None = None
+    time: PartTime | None = None
+    metadata: dict[str, object] | None = None
+
+
+class FileInput(Wire, tag_field="type", tag="file"):
+    id: str | None = None
+    mime: str
+    filename: str | None = None
+    url: str
+    source: FilePartSource | None = None
+
+
+class AgentInput(Wire, tag_field="type", tag="agent"):
+    id: str | None = None
+    name: str
+    source: AgentSource | None = None
+
+
+class SubtaskInput(Wire, tag_field="type", tag="subtask"):
+    id: str | None = None
+    prompt: str
+    description: str
+    agent: str
+    model: MessageModel | None = None
+    command: str | None = None
+
+
+PartInput = TextInput | FileInput | AgentInput | SubtaskInput
+
+
+class Prompt(Wire):
+    """`no_reply`: record the message, but do not answer it."""
+
+    message_id: str | None = None
+    model: MessageModel | None = None
+    agent: str | None = None
+    no_reply: bool = False
+    tools: dict[str, bool] | None = None
+    format: OutputFormat | None = None
+    system: str | None = None
+    variant: str | None = None
+    parts: tuple[PartInput, ...]
+
+
+# --- the service ------------------------------------------------------------------------------------------------
+
+
+class _Recorded(msgspec.Struct, frozen=True):
+    """`message` is None if the prompt was there before."""
+
+    id: str
+    message: WithParts | None
+
+
+class MessageService:
+    def __init__(
+        self,
+        store: SessionStore,
+        *,
+        clock: Clock,
+        new_id: Callable[[Prefix], str],
+        instances: Instances,
+        turns: TurnService,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._new_id = new_id
+        self._instances = instances
+        self._turns = turns
+        self._directories: dict[str, str] = {}
+
+    async def prompt(self, session_id: str, prompt: Prompt) -> WithParts | RawMessage:
+        """Record a prompt and wait until it is answered: the last message of its turn. With `no_reply`, the user message.
+
+        Raises Invalid, NotFound, Conflict before anything is recorded; Unavailable when the server stops meanwhile."""
+        if prompt.no_reply:
+            recorded = await self._record(session_id, prompt)
+            if recorded.message is not None:
+                return recorded.message
+            return await self._answer(session_id, recorded.id)
+        async with self._turns.watch(check_session_id(session_id)) as watched:
+            recorded = await self._record(session_id, prompt)
+            if recorded.message is not None or await self._turns.is_pending(session_id, recorded.id):
+                await self._turns.ended(session_id, recorded.id, watched)
+        return await self._answer(session_id, recorded.id)
+
+    async def prompt_async(self, session_id: str, prompt: Prompt) -> None:
+        """Record a prompt; its turn shows in the events."""
+        await self._record(session_id, prompt)
+        if not prompt.no_reply:
+            self._turns.wake(session_id)
+
+    async def page(self, session_id: str, *, limit: int | None = None, before: int | None = None) -> MessagePage:
+        """The newest messages before a session version, oldest first. Raises NotFound."""
+        return await self._store.message_page(check_session_id(session_id), limit=limit, before=before)
+
+    async def get(self, session_id: str, message_id: str) -> WithParts:
+        return await self._store.message(check_session_id(session_id), check_id("msg", message_id, "messageID"))
+
+    # --- recording ---------------------------------------------------------------------------------------------
+
+    async def _record(self, session_id: str, prompt: Prompt) -> _Recorded:
+        instance = await self._instance(check_session_id(session_id))
+        given = prompt.message_id
+        id = check_id("msg", given, "messageID") if given is not None else self._new_id("msg")
+        _check(prompt, instance)
+        part_ids = [part.id or self._new_id("prt") for part in prompt.parts]
+        now = self._clock.now_ms()
+        made: list[WithParts] = []
+
+        def decide(get: Get) -> Sequence[Event]:
+            known = get(Key("message", id))
+            if known is not None:
+                if not isinstance(known, UserMessage):
+                    raise Conflict(f"Message {id} is not a prompt.")
+                return []
+            session = session_of(get, session_id)
+            agent = instance.agent(prompt.agent or session.agent or instance.default_agent())
+            model = prompt.model or instance.model_for(agent, session.model)
+            if prompt.variant is not None:
+                model = replace(model, variant=prompt.variant)
+            message = WithParts(
+                info=UserMessage(
+                    id=id,
+                    session_id=session_id,
+                    time=UserTime(created=now),
+                    format=prompt.format,
+                    agent=agent.name,
+                    model=model,
+                    system=prompt.system,
+                    tools=prompt.tools,
+                ),
+                parts=tuple(
+                    _part(part, part_id, session_id, id) for part, part_id in zip(prompt.parts, part_ids, strict=True)
+                ),
+            )
+            made[:] = [message]
+            used = SessionModel(id=model.model_id, provider_id=model.provider_id, variant=model.variant)
+            updated = replace(touched(session, now), agent=agent.name, model=used)
+            return [
+                SessionUpdated(session_id=session_id, info=updated),
+                MessageUpdated(session_id=session_id, info=message.info),
+                *(PartUpdated(session_id=session_id, part=part, time=now) for part in message.parts),
+                *([] if prompt.no_reply else [TurnRequested(session_id=session_id, message_id=id)]),
+            ]
+
+        key = f"prompt:{id}" if given is not None else None
+        appended = await self._store.append(session_id, decide, key=key)
+        is_new = appended.recorded > 0 and not appended.duplicate
+        return _Recorded(id, made[0] if is_new else None)
+
+    async def _instance(self, session_id: str) -> Instance:
+        directory = self._directories.get(session_id)
+        if directory is None:
+            directory = (await self._store.session(session_id)).directory
+            if len(self._directories) >= _DIRECTORIES_MAX:
+                self._directories.clear()
+            self._directories[session_id] = directory
+        return await self._instances.open(directory)
+
+    # --- answering ---------------------------------------------------------------------------------------------
+
+    async def _answer(self, session_id: str, message_id: str) -> RawMessage:
+        """The last message that answers this one; this one itself if none does. Looks from the newest backwards, because
+        it is nearly always there."""
+        before: int | None = None
+        limit = 1
+        while True:
+            page = await self._store.message_page(session_id, limit=limit, before=before)
+            for message in reversed(page.messages):
+                if message.id == message_id or _parent.decode(message.info).parent_id == message_id:
+                    return message
+            if not page.more or not page.messages:
+                raise NotFound("Message", message_id)
+            before = page.messages[0].version
+            limit = min(limit * 8, 512)
+
+
+class _Parent(Wire):
+    parent_id: str | None = None
+
+
+_parent = msgspec.json.Decoder(_Parent)
+
+
+def raw_json(message: RawMessage) -> bytes:
+    """`{"info":…,"parts":[…]}` of the stored bytes."""
+    return b'{"info":%b,"parts":[%b]}' % (message.info, b",".join(message.parts))
+
+
+def message_json(message: WithParts | RawMessage) -> bytes:
+    return raw_json(message) if isinstance(message, RawMessage) else to_json(message)
+
+
+def _check(prompt: Prompt, instance: Instance) -> None:
+    if not prompt.parts:
+        raise Invalid("A message needs at least one part.", field="parts")
+    if len(prompt.parts) > _PARTS_MAX:
+        raise Invalid(f"A message has at most {_PARTS_MAX} parts.", field="parts")
+    if prompt.agent is not None:
+        instance.agent(prompt.agent)
+    if prompt.model is not None:
+        instance.check_model(prompt.model.provider_id, prompt.model.model_id)
+    ids = [check_id("prt", part.id, f"parts[{place}].id") for place, part in enumerate(prompt.parts) if part.id]
+    if len(set(ids)) < len(ids):
+        raise Invalid("Two parts have the same id.", field="parts")
+
+
+def _part(part: PartInput, id: str, session_id: str, message_id: str) -> Part:
+    match part:
+        case TextInput():
+            # A user's text is complete: without an end it would count as still growing.
+            time = replace(part.time, end=part.time.start) if part.time and part.time.end is None else part.time
+            return TextPart(
+                id=id,
+                session_id=session_id,
+                message_id=message_id,
+                text=part.text,
+                synthetic=part.synthetic,
+                ignored=part.ignored,
+                time=time,
+                metadata=part.metadata,
+            )
+        case FileInput():
+            return FilePart(
+                id=id,
+                session_id=session_id,
+                message_id=message_id,
+                mime=part.mime,
+                filename=part.filename,
+                url=part.url,
+                source=part.source,
+            )
+        case AgentInput():
+            return AgentPart(id=id, session_id=session_id, message_id=message_id, name=part.name, source=part.source)
+        case SubtaskInput():
+            return SubtaskPart(
+                id=id,
+                session_id=session_id,
+                message_id=message_id,
+                prompt=part.prompt,
+                description=part.description,
+                agent=part.agent,
+                model=part.model,
+                command=part.command,
+            )

@@ -1,0 +1,86 @@
+"""Which project a directory belongs to: the git work tree around it, named by its first commit; else `global`.
+
+The name is the same for every clone and every work tree of a repository, and stays when the directory moves.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from holdfast.core.errors import Invalid
+
+GLOBAL: Final = "global"
+_GIT_SECONDS_MAX: Final = 5.0
+_COMMIT: Final = re.compile(r"[0-9a-f]{40,64}")
+
+
+class Place(msgspec.Struct, frozen=True):
+    """The project of a directory. `worktree` is the root of the work tree, `/` outside of git. A repository without a
+    commit has no name yet, so it is `global` too, with its own work tree."""
+
+    id: str
+    worktree: str
+    vcs: Literal["git"] | None = None
+
+
+def checked_directory(text: str) -> str:
+    """The directory without links, `..` and the like, as sessions record it. Raises Invalid unless it is one, given by
+    an absolute path."""
+    if "\0" in text or len(text) > 4096:
+        raise Invalid("A directory is a path of at most 4096 characters without NUL.", field="directory")
+    if not os.path.isabs(text):
+        raise Invalid(f"The directory must be an absolute path, got {text[:200]!r}", field="directory")
+    try:
+        directory = os.path.realpath(text, strict=True)
+    except FileNotFoundError:
+        raise Invalid(f"There is no directory {text[:200]!r}", field="directory") from None
+    except (OSError, ValueError):  # a loop of links, no right to look, a name too long, bytes that are no name
+        raise Invalid(f"The directory {text[:200]!r} cannot be opened", field="directory") from None
+    if not os.path.isdir(directory):
+        raise Invalid(f"Not a directory: {text[:200]!r}", field="directory")
+    return directory
+
+
+def worktree_of(directory: str) -> str | None:
+    """The nearest parent with a `.git` (a directory, or a file in a linked work tree); None outside of git."""
+    path = Path(directory)
+    for candidate in (path, *path.parents):
+        if (candidate / ".git").exists():
+            return str(candidate)
+    return None
+
+
+async def find_place(directory: str) -> Place:
+    """Asks git once; keep the answer."""
+    worktree = worktree_of(directory)
+    if worktree is None:
+        return Place(id=GLOBAL, worktree="/")
+    return Place(id=await _first_commit(worktree) or GLOBAL, worktree=worktree, vcs="git")
+
+
+async def _first_commit(worktree: str) -> str | None:
+    git = shutil.which("git")
+    if git is None:
+        return None
+    process = await asyncio.create_subprocess_exec(
+        git,
+        *("-C", worktree, "rev-list", "--max-parents=0", "HEAD"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), _GIT_SECONDS_MAX)
+    except TimeoutError:
+        return None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    commits = sorted(output.decode("ascii", "replace").split())
+    return commits[0] if process.returncode == 0 and commits and _COMMIT.fullmatch(commits[0]) else None
