@@ -35,7 +35,7 @@ test *ARGS: ready
 
 # Kill the server N times in the middle of turns, and check that nothing is lost
 torture N: ready
-    python tests/torture.py {{ N }}
+    python -m tests.torture {{ N }}
 
 # Compare with the stock OpenCode server
 bench *ARGS: ready

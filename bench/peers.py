@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import platform
-import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from client import Server
 
-from holdfast.testing.server_process import ServerProcess, holdfast_command
+from holdfast.testing.server_process import ServerProcess, free_port, holdfast_command
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,12 +35,6 @@ def stock_opencode() -> Path | None:
     machine = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     binary = ROOT / f"tests/node/node_modules/opencode-{system}-{machine}/bin/opencode"
     return binary if binary.exists() else None
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @contextlib.contextmanager

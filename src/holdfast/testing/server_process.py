@@ -7,9 +7,11 @@ stock OpenCode server among them. The process gets its own process group; only t
 
 import contextlib
 import os
+import random
 import re
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -121,3 +123,13 @@ class ServerProcess:
 def holdfast_command(*arguments: str) -> list[str]:
     """The command line of this environment's own `holdfast`."""
     return [str(Path(sys.executable).with_name("holdfast")), *arguments]
+
+
+def free_port() -> int:
+    """A port that stays free while its server is down: from below the range out of which systems give ports to clients'
+    connections (32768 and up on Linux), so that no connection takes it before the server is started again."""
+    while True:
+        port = random.randint(10_000, 30_000)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port

@@ -1,0 +1,225 @@
+"""What happens while the server is killed. A scenario is one function: it talks to the server as a client that repeats
+what was not answered, and looks at the outcome. When, how often and how the server dies is the round's business.
+
+A new scenario is a function and a line in SCENARIOS; what must hold of every session is checked for it (`checks`).
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from holdfast.core.events import TurnEnded
+from holdfast.core.messages import ToolCompleted, ToolError
+from tests.kill.arena import Arena
+from tests.kill.checks import answer_reasoning, answer_text, answer_tools, check_session, is_quiet
+
+ROUND_SECONDS_MAX = 60
+STOP_SHARE = 0.1
+"""How many of the ends are SIGTERM, in good order, instead of SIGKILL."""
+
+
+@dataclass
+class Round:
+    """One scenario, played on sessions of its own. `random` is seeded: sizes, and the moments of death, come from it."""
+
+    arena: Arena
+    random: random.Random
+    sessions: list[str] = field(default_factory=list)
+    prompts: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def session(self) -> str:
+        return self.sessions[0]
+
+    async def prompt(self, session: str, text: str) -> str:
+        """Ask, however often the server dies, in one of the two ways there are; answers the prompt's id when the turn is
+        over."""
+        id = self.arena.new_message_id()
+        self.prompts[session].append(id)
+        body = {"messageID": id, "parts": [{"type": "text", "text": text}]}
+        if self.random.random() < 0.5:
+            answer = await self.arena.call("POST", f"/session/{session}/message", body)
+            assert answer["info"]["role"] == "assistant"
+            assert answer["info"]["parentID"] == id
+            assert answer["info"]["time"]["completed"]
+        else:
+            await self.arena.call("POST", f"/session/{session}/prompt_async", body)
+        await self.arena.watcher.until(lambda: self._ended(session, id))
+        return id
+
+    def _ended(self, session: str, prompt: str) -> bool:
+        return any(isinstance(e, TurnEnded) and e.message_id == prompt for e in self.arena.events[session])
+
+    def text(self, prompt: str, session: str | None = None) -> str:
+        return answer_text(self.arena, session or self.session, prompt)
+
+    def seen(self) -> int:
+        """How many events of the round's sessions the subscriber has seen."""
+        return sum(len(self.arena.events[session]) for session in self.sessions)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`events` is about how many events it makes: the server is killed after a random number of them."""
+
+    play: Callable[[Round], Coroutine[Any, Any, None]]
+    events: int
+    sessions: int = 1
+
+
+def tokens(count: int) -> str:
+    return "".join(f"tok{i} " for i in range(count))
+
+
+# --- the scenarios ----------------------------------------------------------------------------------------------
+
+
+async def text(round: Round) -> None:
+    """A model that writes at a reading pace."""
+    count = round.random.randint(20, 80)
+    prompt = await round.prompt(round.session, f"[[tokens={count}]] [[delay=3]]")
+    assert round.text(prompt) == tokens(count)
+
+
+async def burst(round: Round) -> None:
+    """A model that writes as fast as it can: many events in one commit."""
+    prompt = await round.prompt(round.session, "[[tokens=1500]]")
+    assert round.text(prompt) == tokens(1500)
+
+
+async def reasoning(round: Round) -> None:
+    """Reasoning that was cut off is kept; the model may then think again, but what it says is said once."""
+    prompt = await round.prompt(round.session, "[[reason=40]] [[tokens=15]] [[delay=3]]")
+    thoughts = answer_reasoning(round.arena, round.session, prompt)
+    assert round.text(prompt) == tokens(15)
+    assert thoughts[-1] == "".join(f"think{i} " for i in range(40))
+
+
+async def tool(round: Round) -> None:
+    """A command that runs for a while, with a child that outlives its group, its terminal or polite signals."""
+    session = round.session
+    log = round.arena.work / f"{session}.ran"
+    child = round.random.choice(
+        ["sleep 20", "setsid sleep 20", "nohup sleep 20", "(trap '' TERM HUP INT; exec sleep 20)"]
+    )
+    command = (
+        f"export KILL_TEST={session}; echo ran >> {log}; {child} & for i in 1 2 3 4 5 6 7 8; do echo line $i; "
+        "sleep 0.03; done; kill -9 $!; wait; echo over"
+    )
+    prompt = await round.prompt(session, f'[[tool=bash {{"command":"{command}"}}]] [[tokens=10]] [[delay=3]]')
+    _check_tools(round, prompt, ran=len(log.read_text().splitlines()) if log.exists() else 0)
+    assert round.text(prompt) == "Calling. " + tokens(10)
+
+
+async def parallel_tools(round: Round) -> None:
+    session = round.session
+    log = round.arena.work / f"{session}.ran"
+    command = f"export KILL_TEST={session}; echo ran >> {log}; sleep 0.2; echo over"
+    call = f'[[tool=bash {{"command":"{command}"}}]]'
+    prompt = await round.prompt(session, f"{call}{call}{call} [[tokens=10]] [[delay=3]]")
+    _check_tools(round, prompt, ran=len(log.read_text().splitlines()) if log.exists() else 0, calls=3)
+    assert round.text(prompt) == "Calling. " + tokens(10)
+
+
+def _check_tools(round: Round, prompt: str, *, ran: int, calls: int = 1) -> None:
+    """Calls that the model finished ran at most once; one whose outcome nobody knows says so."""
+    states = [part.state for part in answer_tools(round.arena, round.session, prompt)]
+    completed = [state for state in states if isinstance(state, ToolCompleted)]
+    lost = [s for s in states if isinstance(s, ToolError) and (s.metadata or {}).get("interrupted")]
+    incomplete = [s for s in states if isinstance(s, ToolError) and (s.metadata or {}).get("incomplete")]
+    assert len(completed) + len(lost) + len(incomplete) == len(states)
+    assert len(completed) + len(lost) == calls
+    assert len(completed) <= ran <= calls
+    assert all("over" in state.output for state in completed)
+    assert all("outcome is unknown" in state.error for state in lost)
+
+
+async def queue(round: Round) -> None:
+    """Prompts that came in while another was answered are answered too, in their order."""
+    session = round.session
+    counts = [round.random.randint(10, 30) for _ in range(3)]
+    asked = [
+        asyncio.ensure_future(round.prompt(session, f"[[tokens={n}]] [[delay=3]] {i}")) for i, n in enumerate(counts)
+    ]
+    prompts = await asyncio.gather(*asked)
+    for prompt, count in zip(prompts, counts, strict=True):
+        assert round.text(prompt) == tokens(count)
+
+
+async def sessions(round: Round) -> None:
+    """Several sessions at once."""
+    asked = [round.prompt(session, "[[tokens=40]] [[delay=3]]") for session in round.sessions]
+    prompts = await asyncio.gather(*asked)
+    for session, prompt in zip(round.sessions, prompts, strict=True):
+        assert round.text(prompt, session) == tokens(40)
+
+
+async def refused(round: Round) -> None:
+    """A provider that refuses at first, and asks for a pause."""
+    prompt = await round.prompt(
+        round.session, f"[[tokens=20]] [[delay=3]] [[status=503]] [[times=2]] [[retryms=150]] {round.session}"
+    )
+    assert round.text(prompt) == tokens(20)
+
+
+async def cut(round: Round) -> None:
+    """A provider whose connection breaks: the text goes on where it broke off."""
+    prompt = await round.prompt(round.session, f"[[tokens=30]] [[delay=3]] [[cut=15]] [[times=1]] {round.session}")
+    assert round.text(prompt) == tokens(30)
+
+
+SCENARIOS = {
+    "text": Scenario(text, events=70),
+    "burst": Scenario(burst, events=1500),
+    "reasoning": Scenario(reasoning, events=75),
+    "tool": Scenario(tool, events=40),
+    "parallel_tools": Scenario(parallel_tools, events=35),
+    "queue": Scenario(queue, events=110),
+    "sessions": Scenario(sessions, events=220, sessions=4),
+    "refused": Scenario(refused, events=45),
+    "cut": Scenario(cut, events=55),
+}
+
+
+# --- a round ----------------------------------------------------------------------------------------------------
+
+
+async def play_round(arena: Arena, name: str, seed: str) -> None:
+    """Play a scenario while the server dies once or twice at random moments, then check what must hold."""
+    scenario = SCENARIOS[name]
+    rng = random.Random(seed)
+    async with asyncio.timeout(ROUND_SECONDS_MAX):
+        round = Round(arena, rng)
+        for _ in range(scenario.sessions):
+            session = await arena.new_session()
+            round.sessions.append(session)
+            round.prompts[session] = []
+        playing = asyncio.create_task(scenario.play(round))
+        try:
+            for _ in range(rng.choices([1, 2], [3, 1])[0]):
+                await _die_at_random(round, scenario, playing)
+            await playing
+        finally:
+            playing.cancel()
+            await asyncio.gather(playing, return_exceptions=True)
+        for session, prompts in round.prompts.items():
+            await arena.watcher.until(lambda s=session, p=prompts: is_quiet(arena, s, p))
+            await check_session(arena, session, prompts)
+
+
+async def _die_at_random(round: Round, scenario: Scenario, playing: asyncio.Task[None]) -> None:
+    """After a random number of events have been seen, and up to 20 ms later, so that it is not always just after one."""
+    arena, rng = round.arena, round.random
+    at = round.seen() + rng.randint(0, scenario.events)
+    reached = asyncio.create_task(arena.watcher.until(lambda: round.seen() >= at))
+    await asyncio.wait((reached, playing), return_when=asyncio.FIRST_COMPLETED)
+    reached.cancel()
+    await asyncio.gather(reached, return_exceptions=True)
+    await asyncio.sleep(rng.random() * 0.02)
+    if rng.random() < STOP_SHARE:
+        await arena.stop()
+    else:
+        await arena.kill()
+    await arena.start()
