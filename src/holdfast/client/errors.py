@@ -1,21 +1,14 @@
 """What can go wrong between a client and a server: no answer, or the answer no."""
 
-from typing import Any
-
 import msgspec
 
 from holdfast.core.errors import HoldfastError, Unavailable
 
 
 class Unreachable(Unavailable):
-    """No answer came. `sent` is False when the request cannot have reached the server, so that even what must not happen
-    twice may be tried again."""
+    """No answer came; whether the request reached the server is unknown."""
 
     code = "unreachable"
-
-    def __init__(self, message: str, *, sent: bool, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.sent = sent
 
 
 class Refused(HoldfastError):

@@ -1,0 +1,183 @@
+"""What a program asks of a Holdfast server.
+
+Rules
+ 1. Whatever may safely happen twice is tried until it worked: bound it with `asyncio.timeout`, or cancel it.
+ 2. What creates something brings its id from here (a session, a prompt), so asking twice gives one of it.
+ 3. `health` never waits: it says whether somebody is there.
+"""
+
+import asyncio
+import ipaddress
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import quote, urlsplit
+
+import httpx
+import msgspec
+
+from holdfast.client.backoff import Backoff
+from holdfast.client.errors import Unreachable, refusal
+from holdfast.client.subscription import Interrupted, Received, subscribe
+from holdfast.core.codec import to_json
+from holdfast.core.errors import Invalid, Unavailable
+from holdfast.core.ids import IdGenerator
+from holdfast.core.messages import MessageModel, WithParts
+from holdfast.core.offsets import Offset
+from holdfast.core.session import Session
+
+DEFAULT_URL: Final = "http://127.0.0.1:4096"
+USERNAME: Final = "opencode"
+
+CONNECT_S: Final = 5.0
+ANSWER_S: Final = 30.0
+
+
+class Health(msgspec.Struct, frozen=True):
+    healthy: bool
+    version: str
+
+
+class Client:
+    """One server, seen from one project directory (absolute path; the server's own when None). An async context manager."""
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        username: str = USERNAME,
+        password: str | None = None,
+        directory: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        backoff: Callable[[], Backoff] = Backoff,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._backoff = backoff
+        self._sleep = sleep
+        self._ids = IdGenerator(lambda: time.time_ns() // 1_000_000, os.urandom)
+        self._http = httpx.AsyncClient(
+            base_url=_checked(self.url),
+            auth=(username, password) if password else None,
+            headers={"x-opencode-directory": quote(directory)} if directory else None,
+            timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
+            transport=transport,
+            trust_env=not _is_loopback(url),  # a proxy from the environment cannot reach this machine's own loopback
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    # --- the server ---------------------------------------------------------------------------------------------
+
+    async def health(self) -> Health:
+        """Raises Unreachable at once when nobody answers, Refused without the right password."""
+        return msgspec.json.decode(await self._send("GET", "/global/health"), type=Health)
+
+    # --- sessions -----------------------------------------------------------------------------------------------
+
+    async def create_session(self, *, title: str | None = None) -> Session:
+        body = to_json({"id": self._ids.new("ses")} | ({"title": title} if title else {}))
+        answer = await self._until_answered(lambda: self._send("POST", "/session", body=body))
+        return msgspec.json.decode(answer, type=Session)
+
+    async def session(self, session_id: str) -> Session:
+        """Raises Refused (404) if there is none."""
+        answer = await self._until_answered(lambda: self._send("GET", f"/session/{quote(session_id, safe='')}"))
+        return msgspec.json.decode(answer, type=Session)
+
+    async def messages(self, session_id: str) -> tuple[WithParts, ...]:
+        """All of them, oldest first; open parts with the text streamed so far."""
+        path = f"/session/{quote(session_id, safe='')}/message"
+        return msgspec.json.decode(
+            await self._until_answered(lambda: self._send("GET", path)), type=tuple[WithParts, ...]
+        )
+
+    # --- turns --------------------------------------------------------------------------------------------------
+
+    async def prompt(
+        self,
+        session_id: str,
+        text: str,
+        *,
+        model: MessageModel | None = None,
+        agent: str | None = None,
+        message_id: str | None = None,
+    ) -> str:
+        """Record a prompt and answer its message id as soon as the server has it; the turn shows in `events`."""
+        id = message_id or self.new_message_id()
+        request: dict[str, Any] = {"messageID": id, "parts": [{"type": "text", "text": text}]}
+        if model:
+            request["model"] = model
+        if agent:
+            request["agent"] = agent
+        body = to_json(request)
+        path = f"/session/{quote(session_id, safe='')}/prompt_async"
+        await self._until_answered(lambda: self._send("POST", path, body=body))
+        return id
+
+    def new_message_id(self) -> str:
+        return self._ids.new("msg")
+
+    async def abort(self, session_id: str) -> None:
+        """Stop the running turn; queued prompts stay. Nothing happens when none runs."""
+        path = f"/session/{quote(session_id, safe='')}/abort"
+        await self._until_answered(lambda: self._send("POST", path))
+
+    # --- events -------------------------------------------------------------------------------------------------
+
+    def events(
+        self, *, directory: str | None = None, after: Offset | None = None
+    ) -> AsyncIterator[Received | Interrupted]:
+        """The events of a project directory, for ever: each once and in order, over lost connections and restarts of the
+        server. `after` is where to go on; from now without it. See `client.subscription`."""
+        params = {"directory": directory} if directory else {}
+        return subscribe(self._http, "/event", params, after=after, backoff=self._backoff(), sleep=self._sleep)
+
+    # --- one request --------------------------------------------------------------------------------------------
+
+    async def _until_answered(self, send: Callable[[], Awaitable[bytes]]) -> bytes:
+        backoff = self._backoff()
+        while True:
+            try:
+                return await send()
+            except Unavailable:
+                await self._sleep(backoff.next_s())
+
+    async def _send(self, method: str, path: str, *, body: bytes | None = None) -> bytes:
+        try:
+            answer = await self._http.request(
+                method, path, content=body, headers={"content-type": "application/json"} if body is not None else None
+            )
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise Unreachable(f"Nobody answers at {self.url}.") from error
+        except httpx.TransportError as error:
+            raise Unreachable(f"The connection to {self.url} broke before the answer came.") from error
+        if answer.status_code >= 400:
+            raise refusal(answer.status_code, answer.content)
+        return answer.content
+
+
+def _checked(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Invalid(f"Not the address of a server: {url!r}", hint=f"It looks like {DEFAULT_URL}.")
+    return url
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
