@@ -1,13 +1,12 @@
 """Port: what a turn needs to know of the world around its session."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from holdfast.agent.providers.base import Provider
-from holdfast.agent.tools.base import Tool
+from holdfast.agent.tools import ToolBox
 from holdfast.core.messages import UserMessage
 from holdfast.core.session import Session
 
@@ -25,8 +24,8 @@ class Environment(Protocol):
         """The LLM that the prompt asks for. Raises NotFound or Unavailable if there is none (any more)."""
         ...
 
-    def tools(self, session: Session, user: UserMessage) -> Mapping[str, Tool]:
-        """What the LLM may call in this turn, by name."""
+    def tools(self, session: Session, user: UserMessage) -> ToolBox:
+        """What the LLM may call in this turn."""
         ...
 
     def system(self, session: Session, user: UserMessage) -> tuple[str, ...]:

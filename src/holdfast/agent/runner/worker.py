@@ -7,7 +7,7 @@ again, ends the turn.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, assert_never
@@ -21,8 +21,7 @@ from holdfast.agent.providers.conversation import build_request
 from holdfast.agent.runner.environment import Environment
 from holdfast.agent.runner.output import ModelOutput
 from holdfast.agent.runner.recorder import Recorder
-from holdfast.agent.tools import validate
-from holdfast.agent.tools.base import Tool, ToolContext, ToolFailure
+from holdfast.agent.tools import ToolBox, ToolContext, ToolFailure, validate
 from holdfast.agent.turn import Stamp
 from holdfast.core.clock import Clock
 from holdfast.core.codec import decode, type_of
@@ -240,7 +239,7 @@ class Worker:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
 
-    async def _run_tool(self, state: TurnState, part: ToolPart, tools: Mapping[str, Tool]) -> None:
+    async def _run_tool(self, state: TurnState, part: ToolPart, tools: ToolBox) -> None:
         start = self._clock.now_ms()
         running = ToolRunning(input=part.state.input, time=ToolTimeStart(start=start))
         await self._update_tool(part, running)
@@ -252,7 +251,7 @@ class Worker:
 
         outcome: ToolCompleted | ToolError
         try:
-            tool = _find(part.tool, tools)
+            tool = tools.find(part.tool)
             validate(tool, part.state.input)
             context = ToolContext(
                 session_id=part.session_id,
@@ -404,14 +403,6 @@ def _user(state: TurnState) -> UserMessage:
     assert state.user is not None
     assert isinstance(state.user.info, UserMessage)
     return state.user.info
-
-
-def _find(name: str, tools: Mapping[str, Tool]) -> Tool:
-    tool = tools.get(name)
-    if tool is None:
-        known = ", ".join(sorted(tools)) or "none"
-        raise ToolFailure(f"There is no tool {name!r}. Available tools: {known}.")
-    return tool
 
 
 def _is_end(error: BaseException) -> bool:
