@@ -1,1 +1,58 @@
-"""The pure rules of what a tool call may do."""
+"""The pure rules of what a tool call may do. No I/O.
+
+A rule is (permission, pattern, action). Of all rules that match, the last one counts; without one, the user is asked.
+`*` stands for any characters (also `/`), `?` for one; a pattern that ends in ` *` matches the bare command as well:
+`git *` is `git` and `git status`.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from holdfast.core.permissions import PermissionAction, PermissionRule
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call needs: `permission` on each of `patterns`. `always` are the patterns that are allowed from then on when
+    the user says "always"; `metadata` shows the user what it is about."""
+
+    permission: str
+    patterns: tuple[str, ...]
+    always: tuple[str, ...] = ()
+    metadata: dict[str, Any] = {}
+
+
+def verdict(ask: Ask, rules: Iterable[PermissionRule]) -> PermissionAction:
+    """deny if anything of it is denied, else ask if anything of it has to be asked, else allow."""
+    rules = tuple(rules)
+    actions = {evaluate(ask.permission, pattern, rules) for pattern in ask.patterns}
+    return "deny" if "deny" in actions else "ask" if "ask" in actions else "allow"
+
+
+def evaluate(permission: str, pattern: str, rules: Iterable[PermissionRule]) -> PermissionAction:
+    """What the last rule that matches says; "ask" if none does."""
+    action: PermissionAction = "ask"
+    for rule in rules:
+        if matches(rule.permission, permission) and matches(rule.pattern, pattern):
+            action = rule.action
+    return action
+
+
+def denied_entirely(permission: str, rules: Iterable[PermissionRule]) -> bool:
+    """Whether no use of it can be allowed: such a tool is not shown to the LLM."""
+    last = [rule for rule in rules if matches(rule.permission, permission)]
+    return bool(last) and last[-1].pattern == "*" and last[-1].action == "deny"
+
+
+def matches(pattern: str, text: str) -> bool:
+    return _compiled(pattern).fullmatch(text) is not None
+
+
+@lru_cache(maxsize=4096)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    head, optional = (pattern[:-2], "(?: .*)?") if pattern.endswith(" *") else (pattern, "")
+    body = "".join(".*" if c == "*" else "." if c == "?" else re.escape(c) for c in re.sub(r"\*+", "*", head))
+    return re.compile(body + optional, re.DOTALL)
