@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import platform
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from pathlib import Path
 from client import Server
 
 from holdfast.testing.server_process import ServerProcess, free_port, holdfast_command
+from holdfast.testing.stock_opencode import find_opencode, opencode_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,12 +28,9 @@ class Peer:
         return Server(self.process.url)
 
 
-def stock_opencode() -> Path | None:
+def installed_opencode() -> Path | None:
     """The binary that `npm ci` put into tests/node, if this platform has one."""
-    system = platform.system().lower()
-    machine = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-    binary = ROOT / f"tests/node/node_modules/opencode-{system}-{machine}/bin/opencode"
-    return binary if binary.exists() else None
+    return find_opencode(ROOT / "tests/node/node_modules")
 
 
 @contextlib.contextmanager
@@ -48,17 +44,10 @@ def model_server(directory: Path) -> Iterator[str]:
 def opencode(binary: Path, directory: Path, model_url: str) -> Peer:
     """The stock server, with every place it keeps something in set to a directory of its own, and nothing to download."""
     directory.mkdir(parents=True)
-    homes = {f"XDG_{kind}_HOME": str(directory / kind.lower()) for kind in ("CONFIG", "DATA", "STATE", "CACHE")}
-    switches = ("MODELS_FETCH", "AUTOUPDATE", "LSP_DOWNLOAD", "DEFAULT_PLUGINS")
-    env = {
-        **os.environ,
-        **homes,
-        "HOME": str(directory),
-        **{f"OPENCODE_DISABLE_{switch}": "1" for switch in switches},
-    }
     command = [str(binary), "serve", "--hostname", "127.0.0.1", "--port", str(free_port())]
     work = _work_directory(directory, model_url)
-    return Peer("OpenCode", False, ServerProcess(command, cwd=work, env=env, log=directory / "server.log"))
+    process = ServerProcess(command, cwd=work, env=opencode_environment(directory), log=directory / "server.log")
+    return Peer("OpenCode", False, process)
 
 
 def holdfast(directory: Path, model_url: str) -> Peer:

@@ -23,7 +23,7 @@ from pathlib import Path
 import report
 import rows
 from client import Server
-from peers import ROOT, Peer, holdfast, model_server, opencode, stock_opencode
+from peers import ROOT, Peer, holdfast, installed_opencode, model_server, opencode
 
 MakePeer = Callable[[Path], Peer]
 HERE = Path(__file__).resolve().parent
@@ -49,7 +49,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=list(rows.ROWS), help="only this row; may be repeated")
     parser.add_argument("--peer", choices=["Holdfast", "OpenCode"], help="only this server")
     parser.add_argument(
-        "--opencode", type=Path, default=stock_opencode(), help="the stock binary (default: tests/node's)"
+        "--opencode", type=Path, default=installed_opencode(), help="the stock binary (default: tests/node's)"
     )
     options = parser.parse_args()
     if options.opencode is None and options.peer != "Holdfast":

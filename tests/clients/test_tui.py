@@ -1,0 +1,65 @@
+"""The stock TUI, `opencode attach`, as npm has it, in a terminal, on a real server."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from holdfast.core.events import PartDelta
+from holdfast.testing.stock_opencode import opencode_environment
+from tests.clients.tui import Tui
+from tests.kill.arena import Arena
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(100)]
+
+PLACEHOLDER = "Ask anything"
+WORKING = "esc interrupt"
+
+
+def attach(opencode: Path, arena: Arena, home: Path) -> Tui:
+    home.mkdir()
+    return Tui([str(opencode), "attach", arena.process.url], cwd=arena.work, env=opencode_environment(home))
+
+
+class Over:
+    """The answer is there to its last token, and the TUI no longer shows that it is working."""
+
+    def __init__(self, last_token: str) -> None:
+        self._last_token = last_token
+
+    def __call__(self, screen: str) -> bool:
+        return self._last_token in screen and WORKING not in screen
+
+    def __repr__(self) -> str:
+        return f"{self._last_token!r} without {WORKING!r}"
+
+
+async def send(tui: Tui, prompt: str) -> None:
+    await asyncio.to_thread(tui.wait_for, PLACEHOLDER)
+    tui.type(prompt)
+    await asyncio.to_thread(tui.wait_for, prompt)
+    tui.type("\r")
+
+
+async def test_it_starts_sends_a_prompt_and_shows_the_answer(arena: Arena, opencode: Path, tmp_path: Path) -> None:
+    with attach(opencode, arena, tmp_path / "home") as tui:
+        await send(tui, "hello [[tokens=20]] [[delay=20]]")
+        screen = await asyncio.to_thread(tui.wait_for, Over("tok19"))
+    assert "hello" in screen
+    assert "tok0 tok1 tok2" in screen
+
+
+async def test_it_heals_after_the_server_was_killed_in_the_middle_of_a_turn(
+    arena: Arena, opencode: Path, tmp_path: Path
+) -> None:
+    """It never asks again for what it missed: the server tells it on its own when it connects again. The turn goes on
+    meanwhile, so that some of the text is from before the kill, some from while nobody was connected, some from after."""
+    with attach(opencode, arena, tmp_path / "home") as tui:
+        await send(tui, "hello [[tokens=150]] [[delay=20]]")
+        await asyncio.to_thread(tui.wait_for, "tok30")
+        await arena.kill()
+        await arena.start()
+        screen = await asyncio.to_thread(tui.wait_for, Over("tok149"))
+    shown = [word for word in screen.split() if word.startswith("tok")]
+    assert shown == [f"tok{i}" for i in range(150)]
+    assert any(isinstance(event, PartDelta) and event.delta == "tok149 " for e in arena.events.values() for event in e)
