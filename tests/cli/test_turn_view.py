@@ -138,3 +138,11 @@ def test_the_error_of_the_last_message_is_the_reason_of_the_end() -> None:
     notices = show(s.started(), s.message(s.assistant(error=error)), ended("aborted"))
 
     assert [Ended("aborted", "Aborted")] == notices
+
+
+def test_a_prompt_that_is_removed_or_loses_its_session_has_ended() -> None:
+    removed = e.MessageRemoved(session_id=s.SESSION, message_id=PROMPT)
+    deleted = e.SessionDeleted(session_id=s.SESSION, info=s.session())
+
+    assert [Ended("aborted", "The prompt was removed.")] == show(removed, deleted)
+    assert [Ended("aborted", "The session was deleted.")] == show(deleted)

@@ -98,8 +98,14 @@ class TurnView:
                 self.started = self.started or message_id == self._message_id
                 self._other_turn = message_id != self._message_id
                 return []
-            case e.TurnEnded(message_id=message_id):
-                return self._turn_ended(event) if message_id == self._message_id else []
+            case e.TurnEnded(message_id=message_id, outcome=outcome):
+                if message_id != self._message_id:
+                    return []
+                return self._end(outcome, describe(self._error) if self._error else None)
+            case e.MessageRemoved(message_id=self._message_id):
+                return self._end("aborted", "The prompt was removed.")
+            case e.SessionDeleted():
+                return self._end("aborted", "The session was deleted.")
             case e.MessageUpdated(info=AssistantMessage(parent_id=self._message_id) as info):
                 self._steps.add(info.id)
                 self._error = info.error
@@ -117,8 +123,10 @@ class TurnView:
             case _:
                 return []
 
-    def _turn_ended(self, event: e.TurnEnded) -> list[Notice]:
-        self.ended = Ended(event.outcome, describe(self._error) if self._error else None)
+    def _end(self, outcome: e.TurnOutcome, error: str | None) -> list[Notice]:
+        if self.ended is not None:
+            return []
+        self.ended = Ended(outcome, error)
         return [self.ended]
 
     def _delta(self, event: e.PartDelta) -> list[Notice]:

@@ -6,8 +6,8 @@ async with Client("http://127.0.0.1:4096") as client:
         ...
 """
 
-from holdfast.client.api import DEFAULT_URL, Client
+from holdfast.client.api import DEFAULT_URL, Client, is_local
 from holdfast.client.errors import Refused, Unreachable
 from holdfast.client.subscription import Interrupted, Received
 
-__all__ = ["DEFAULT_URL", "Client", "Interrupted", "Received", "Refused", "Unreachable"]
+__all__ = ["DEFAULT_URL", "Client", "Interrupted", "Received", "Refused", "Unreachable", "is_local"]

@@ -10,7 +10,7 @@ import asyncio
 import ipaddress
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote, urlsplit
@@ -53,10 +53,13 @@ class Client:
         transport: httpx.AsyncBaseTransport | None = None,
         backoff: Callable[[], Backoff] = Backoff,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_wait: Callable[[Interrupted], None] = lambda _: None,
     ) -> None:
+        """`on_wait` is told each time a request has to be sent again; `events` says so itself."""
         self.url = url.rstrip("/")
         self._backoff = backoff
         self._sleep = sleep
+        self._on_wait = on_wait
         self._ids = IdGenerator(lambda: time.time_ns() // 1_000_000, os.urandom)
         self._http = httpx.AsyncClient(
             base_url=_checked(self.url),
@@ -64,7 +67,7 @@ class Client:
             headers={"x-opencode-directory": quote(directory)} if directory else None,
             timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
             transport=transport,
-            trust_env=not _is_loopback(url),  # a proxy from the environment cannot reach this machine's own loopback
+            trust_env=not is_local(url),
         )
 
     async def __aenter__(self) -> Self:
@@ -138,7 +141,7 @@ class Client:
 
     def events(
         self, *, directory: str | None = None, after: Offset | None = None
-    ) -> AsyncIterator[Received | Interrupted]:
+    ) -> AsyncGenerator[Received | Interrupted]:
         """The events of a project directory, for ever: each once and in order, over lost connections and restarts of the
         server. `after` is where to go on; from now without it. See `client.subscription`."""
         params = {"directory": directory} if directory else {}
@@ -151,8 +154,10 @@ class Client:
         while True:
             try:
                 return await send()
-            except Unavailable:
-                await self._sleep(backoff.next_s())
+            except Unavailable as error:
+                wait_s = backoff.next_s()
+                self._on_wait(Interrupted(error.message, backoff.attempt, wait_s))
+                await self._sleep(wait_s)
 
     async def _send(self, method: str, path: str, *, body: bytes | None = None) -> bytes:
         try:
@@ -160,7 +165,10 @@ class Client:
                 method, path, content=body, headers={"content-type": "application/json"} if body is not None else None
             )
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise Unreachable(f"Nobody answers at {self.url}.") from error
+            raise Unreachable(
+                f"Nobody answers at {self.url}.",
+                hint="Start a server there (`holdfast serve`), or say where it is (--server URL).",
+            ) from error
         except httpx.TransportError as error:
             raise Unreachable(f"The connection to {self.url} broke before the answer came.") from error
         if answer.status_code >= 400:
@@ -175,7 +183,8 @@ def _checked(url: str) -> str:
     return url
 
 
-def _is_loopback(url: str) -> bool:
+def is_local(url: str) -> bool:
+    """Whether the server is on this machine: it then sees the same files, and no proxy leads to it."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

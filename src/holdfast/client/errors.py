@@ -22,16 +22,15 @@ class Refused(HoldfastError):
         self.status = status
 
 
-class _Data(msgspec.Struct):
-    message: str | None = None
-
-
-class _Body(msgspec.Struct):
-    """The shapes that OpenCode's errors come in: `{"name", "data": {"message"}}` and `{"_tag", "message"}`."""
-
-    data: _Data | None = None
+class _Said(msgspec.Struct):
     message: str | None = None
     hint: str | None = None
+
+
+class _Body(_Said):
+    """The shapes that errors come in: `{"name", "data": {"message", "hint"}}` and `{"_tag", "message"}`."""
+
+    data: _Said | None = None
 
 
 _decoder: msgspec.json.Decoder[_Body] = msgspec.json.Decoder(_Body)
@@ -45,8 +44,8 @@ def refusal(status: int, body: bytes) -> Refused | Unavailable:
         return Refused(status, "The server wants a password.", hint="Set OPENCODE_SERVER_PASSWORD, or give --password.")
     try:
         answer = _decoder.decode(body)
-        message = answer.message or (answer.data and answer.data.message) or f"HTTP {status}"
-        hint = answer.hint
+        said = answer.data or answer
+        message, hint = said.message or f"HTTP {status}", said.hint
     except (msgspec.MsgspecError, UnicodeDecodeError):
         message = f"HTTP {status}"
     if status in (429, 502, 503, 504):

@@ -7,7 +7,7 @@ Rules
  4. A server that cannot be reached, or says "later", is asked again for ever. One that says no ends the subscription.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -70,7 +70,7 @@ async def subscribe(
     after: Offset | None,
     backoff: Backoff,
     sleep: Callable[[float], Awaitable[None]],
-) -> AsyncIterator[Received | Interrupted]:
+) -> AsyncGenerator[Received | Interrupted]:
     """Raises Refused when the server says no, or does not speak this protocol."""
     place = Place(after)
     while True:

@@ -1,0 +1,93 @@
+"""The commands and their options. What they do is in one module each, imported when the command is called: `holdfast
+--help` must not wait for a web framework."""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holdfast.cli.outcome import conclude
+
+if TYPE_CHECKING:
+    from holdfast.client import Client
+
+app = typer.Typer(
+    name="holdfast",
+    help="A server in which AI-agent sessions outlive everything around them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+ServerUrl = Annotated[
+    str | None,
+    typer.Option("--server", metavar="URL", help="Where the server is.  [default: http://127.0.0.1:4096]"),
+]
+Password = Annotated[
+    str | None, typer.Option("--password", envvar="OPENCODE_SERVER_PASSWORD", help="What the server asks for.")
+]
+
+
+@app.command()
+def run(
+    prompt: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.")],
+    session: Annotated[str | None, typer.Option(metavar="ID", help="Go on in this session.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="PROVIDER/MODEL", help="Who answers.")] = None,
+    agent: Annotated[str | None, typer.Option(metavar="NAME", help="How it works: an agent of the server.")] = None,
+    directory: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Where a new session works.  [default: here, on this machine]")
+    ] = None,
+    server: ServerUrl = None,
+    password: Password = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the events of the turn, a JSON line each.")] = False,
+) -> None:
+    """Ask for something and watch the turn, over restarts of the server, until it has ended. Ctrl-C aborts it."""
+    from holdfast.cli import run as command
+    from holdfast.cli.terminal import Terminal
+
+    text = sys.stdin.read() if prompt == "-" else prompt
+
+    async def main() -> int:
+        asked = command.Prompt(text=text, session_id=session, model=command.parse_model(model), agent=agent)
+        async with _client(server, password, directory or _here(server)) as client:
+            return await command.run(client, asked, Terminal(), as_json=as_json)
+
+    conclude(main)
+
+
+@app.command()
+def tail(
+    session: Annotated[str, typer.Argument(metavar="SESSION", help="Its id.")],
+    after: Annotated[
+        str | None, typer.Option(metavar="OFFSET", help="Only what follows.  [default: from the beginning]")
+    ] = None,
+    server: ServerUrl = None,
+    password: Password = None,
+) -> None:
+    """Print a session's events as JSON lines, with their offsets, for ever. Goes on by itself when the server was gone."""
+    from holdfast.cli.tail import tail as command
+    from holdfast.core.offsets import parse_offset
+
+    async def main() -> None:
+        async with _client(server, password, None) as client:
+            await command(client, session, after=parse_offset(after) if after else None)
+
+    conclude(main)
+
+
+def _client(server: str | None, password: str | None, directory: str | None) -> "Client":
+    from holdfast.client import DEFAULT_URL, Client
+
+    return Client(
+        server or DEFAULT_URL,
+        username=os.environ.get("OPENCODE_SERVER_USERNAME", "opencode"),
+        password=password,
+        directory=directory,
+    )
+
+
+def _here(server: str | None) -> str | None:
+    """The working directory, if the server sees the same files."""
+    from holdfast.client import is_local
+
+    return os.getcwd() if server is None or is_local(server) else None

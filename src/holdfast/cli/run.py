@@ -1,0 +1,123 @@
+"""`holdfast run`: one turn, from the prompt to its end, over whatever happens to the server in between."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+
+import msgspec
+
+from holdfast.cli.outcome import FAILED, INTERRUPTED
+from holdfast.cli.tail import line
+from holdfast.cli.terminal import Terminal
+from holdfast.cli.turn_view import TurnView
+from holdfast.client import Client, Interrupted, Received
+from holdfast.core.errors import Invalid
+from holdfast.core.messages import MessageModel
+from holdfast.core.session import Session
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """`session_id`: go on in that session; a new one without."""
+
+    text: str
+    session_id: str | None
+    model: MessageModel | None
+    agent: str | None
+
+
+def parse_model(text: str | None) -> MessageModel | None:
+    """`provider/model`; the model's name may hold slashes of its own."""
+    if text is None:
+        return None
+    provider_id, _, model_id = text.partition("/")
+    if not provider_id or not model_id:
+        raise Invalid(f"Not a model: {text!r}", hint="It looks like PROVIDER/MODEL, for example demo/demo.")
+    return MessageModel(provider_id=provider_id, model_id=model_id)
+
+
+async def run(client: Client, prompt: Prompt, terminal: Terminal, *, as_json: bool) -> int:
+    """The exit code: 0 if the turn completed. Raises what the server says no with."""
+    return await _Run(client, prompt, terminal, as_json=as_json).until_ended()
+
+
+class _Run:
+    def __init__(self, client: Client, prompt: Prompt, terminal: Terminal, *, as_json: bool) -> None:
+        self._client = client
+        self._prompt = prompt
+        self._terminal = terminal
+        self._as_json = as_json
+        self._message_id = client.new_message_id()
+        self._view = TurnView(self._message_id)
+        self._session: Session | None = None
+        self._asked = False
+        self._lost = False
+        self._aborting: asyncio.Task[None] | None = None
+
+    async def until_ended(self) -> int:
+        following = asyncio.ensure_future(self._follow())
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C ends the command, and the turn goes on
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._interrupt, following)
+        try:
+            await following
+        except asyncio.CancelledError:
+            if self._asked:
+                self._terminal.note("The server goes on with it. Look at it again with `holdfast tail`.", "yellow")
+            return INTERRUPTED
+        finally:
+            if self._aborting is not None:
+                self._aborting.cancel()
+        if self._aborting is not None:
+            return INTERRUPTED
+        return 0 if self._view.ended and self._view.ended.outcome == "completed" else FAILED
+
+    def _interrupt(self, following: asyncio.Future[None]) -> None:
+        if self._aborting is not None or self._session is None or not self._view.started:
+            following.cancel()
+            return
+        self._terminal.note("Aborting the turn. Ctrl-C again leaves at once.", "yellow")
+        self._aborting = asyncio.ensure_future(self._client.abort(self._session.id))
+
+    async def _follow(self) -> None:
+        await self._client.health()
+        id = self._prompt.session_id
+        self._session = await (self._client.session(id) if id else self._client.create_session())
+        async with contextlib.aclosing(self._client.events(directory=self._session.directory)) as items:
+            async for item in items:
+                if isinstance(item, Interrupted):
+                    self._say_lost(item)
+                elif item.type == "server.connected":
+                    await self._connected()
+                elif item.session_id == self._session.id:
+                    self._show(item)
+                if self._view.ended is not None:
+                    return
+
+    async def _connected(self) -> None:
+        """Only now, so that nothing of the turn can happen before it is looked at."""
+        if self._lost:
+            self._lost = False
+            self._terminal.note("Connected again.", "yellow")
+        if not self._asked:
+            assert self._session is not None
+            prompt = self._prompt
+            await self._client.prompt(
+                self._session.id, prompt.text, model=prompt.model, agent=prompt.agent, message_id=self._message_id
+            )
+            self._asked = True
+
+    def _say_lost(self, item: Interrupted) -> None:
+        if not self._lost:
+            self._lost = True
+            self._terminal.note("Lost the server; waiting for it to come back.", "yellow")
+
+    def _show(self, item: Received) -> None:
+        if self._as_json and item.offset is not None:
+            sys.stdout.buffer.write(line(item))
+            sys.stdout.buffer.flush()
+        event = item.event()
+        if event is None:
+            return
+        for notice in self._view.apply(event):
+            if not self._as_json:
+                self._terminal.show(notice)
