@@ -1,0 +1,271 @@
+"""The tool `read`: a part of a text file with line numbers, the entries of a directory, or an image or PDF as an attachment.
+
+Never loads more than it shows, whatever the size of the file, and never waits: pipes and devices are refused.
+"""
+
+import asyncio
+import base64
+import difflib
+import heapq
+import itertools
+import os
+import stat
+import threading
+from io import BufferedReader, FileIO
+from pathlib import Path
+from typing import Any, Final
+
+from holdfast.agent.tools.base import ToolContext, ToolFailure, ToolResult
+from holdfast.core.messages import FilePart, ToolPart
+
+LINES_MAX: Final = 2000
+BYTES_MAX: Final = 50 * 1024
+LINE_CHARACTERS_MAX: Final = 2000
+ATTACHMENT_BYTES_MAX: Final = 5 * 1024 * 1024
+
+_SAMPLE_BYTES: Final = 8192
+_BYTE_ORDER_MARK: Final = "\ufeff"
+_SKIP_BYTES: Final = 1024 * 1024
+_PREVIEW_LINES: Final = 20
+_SUGGESTIONS_MAX: Final = 3
+_NAMES_COMPARED_MAX: Final = 2000
+_CONTROL_SHARE_MAX: Final = 0.1
+
+_MAGIC: Final = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"%PDF-", "application/pdf"),
+)
+_TEXT_CONTROLS: Final = frozenset(b"\t\n\v\f\r\b\x1b")
+
+
+class Read:
+    id = "read"
+    repeatable = True
+    description = f"""\
+Reads a file, or lists a directory.
+
+- `filePath` may be absolute or relative to the project directory.
+- A text file is shown with a number before each line (`12: text`); the number is not part of the file. A call shows at most
+  {LINES_MAX} lines or {BYTES_MAX // 1024} KB; go on with `offset` as the end of the result says. Lines longer than
+  {LINE_CHARACTERS_MAX} characters are cut.
+- A directory is listed by name; directories in it end with a slash.
+- Images (PNG, JPEG, GIF, WebP) and PDF files are attached for you to look at. Other binary files cannot be read.
+- To find the right place in a large file, search it first instead of reading it in small pieces."""
+    parameters: dict[str, Any] = {  # noqa: RUF012 - the port's shape; nobody writes to it
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": {
+            "filePath": {"type": "string", "minLength": 1, "description": "The file or directory to read"},
+            "offset": {"type": "integer", "minimum": 0, "description": "The line to start at (default 1, the first)"},
+            "limit": {
+                "type": "integer",
+                "minimum": 0,
+                "description": f"How many lines to show (default and most: {LINES_MAX})",
+            },
+        },
+        "required": ["filePath"],
+    }
+
+    async def run(self, input: dict[str, Any], context: ToolContext) -> ToolResult:
+        path = Path(os.path.abspath(context.directory / input["filePath"]))
+        # Some LLMs fill optional numbers with 0 when they mean none.
+        first = int(input.get("offset", 0)) or 1
+        count = min(int(input.get("limit", 0)) or LINES_MAX, LINES_MAX)
+        stopped = threading.Event()
+        try:
+            return await asyncio.to_thread(_read, path, first, count, context, stopped)
+        except OSError as error:
+            raise ToolFailure(f"{path} cannot be read: {error.strerror}.") from error
+        except ValueError as error:
+            raise ToolFailure(f"{str(path)!r} cannot be the name of a file.") from error
+        finally:
+            stopped.set()
+
+    async def clean_up(self, part: ToolPart) -> None:
+        """It only read."""
+
+
+def _read(path: Path, first: int, count: int, context: ToolContext, stopped: threading.Event) -> ToolResult:
+    try:
+        # O_NONBLOCK: to open a named pipe would otherwise wait for somebody who writes to it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ToolFailure(_not_found(path)) from error
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            return _directory(descriptor, path, first, count, context)
+        if not stat.S_ISREG(mode):
+            raise ToolFailure(
+                f"{path} is neither a file nor a directory, but a device, pipe or socket: it cannot be read."
+            )
+        with BufferedReader(FileIO(descriptor, closefd=False), _SAMPLE_BYTES) as file:
+            sample = file.peek()
+            if (mime := _attachment_type(sample)) is not None:
+                return _attachment(file, path, mime, context)
+            if _is_binary(sample):
+                raise ToolFailure(
+                    f"{path} is a binary file and cannot be shown as text. To learn what is in it, run a program for its "
+                    "format with the bash tool."
+                )
+            return _text(file, path, first, count, context, stopped)
+    finally:
+        os.close(descriptor)
+
+
+# --- text -------------------------------------------------------------------------------------------------------
+
+
+def _text(
+    file: "BufferedReader[FileIO]", path: Path, first: int, count: int, context: ToolContext, stopped: threading.Event
+) -> ToolResult:
+    lines_before = _skip_lines(file, first - 1, stopped)
+    if lines_before < first - 1 or (first > 1 and not file.peek(1)):
+        raise ToolFailure(f"{path} has only {lines_before} lines: offset {first} is behind its end.")
+    shown: list[str] = []
+    number = first
+    bytes_left = BYTES_MAX
+    is_more = False
+    while len(shown) < count and (line := _next_line(file, stopped)) is not None:
+        text = f"{number}: {line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line}"
+        bytes_left -= len(text.encode()) + 1
+        if bytes_left < 0:
+            is_more = True
+            break
+        shown.append(text)
+        number += 1
+    if is_more or file.peek(1):
+        note = f"(Lines {first} to {number - 1}. Go on with offset {number}.)"
+        return _page(path, shown, note, True, context)
+    note = f"(End of the file, {number - 1} lines in all.)" if number > 1 else "(The file is empty.)"
+    return _page(path, shown, note, False, context)
+
+
+def _skip_lines(file: "BufferedReader[FileIO]", count: int, stopped: threading.Event) -> int:
+    """Go behind the first `count` lines; how many there were, if the file has less."""
+    skipped = 0
+    unfinished = False
+    while skipped < count and not stopped.is_set():
+        block = file.read(_SKIP_BYTES)
+        if not block:
+            return skipped + unfinished
+        newlines = block.count(b"\n")
+        if skipped + newlines < count:
+            skipped += newlines
+            unfinished = not block.endswith(b"\n")
+            continue
+        end = 0
+        for _ in range(count - skipped):
+            end = block.index(b"\n", end) + 1
+        file.seek(end - len(block), os.SEEK_CUR)
+        return count
+    return skipped
+
+
+def _next_line(file: "BufferedReader[FileIO]", stopped: threading.Event) -> str | None:
+    """The next line without its end, cut if it is too long; None at the end of the file."""
+    line = file.readline(4 * LINE_CHARACTERS_MAX + 2)
+    if not line:
+        return None
+    is_whole = line.endswith(b"\n")
+    text = line.removesuffix(b"\n").removesuffix(b"\r").decode(errors="replace")
+    if len(text) <= LINE_CHARACTERS_MAX:
+        return text
+    while not is_whole and not stopped.is_set():
+        rest = file.readline(_SKIP_BYTES)
+        is_whole = not rest or rest.endswith(b"\n")
+    return f"{text[:LINE_CHARACTERS_MAX]} … (cut: the line is longer than {LINE_CHARACTERS_MAX} characters)"
+
+
+def _is_binary(sample: bytes) -> bool:
+    controls = sum(byte < 32 and byte not in _TEXT_CONTROLS for byte in sample)
+    return b"\0" in sample or controls > _CONTROL_SHARE_MAX * len(sample)
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------
+
+
+def _directory(descriptor: int, path: Path, first: int, count: int, context: ToolContext) -> ToolResult:
+    with os.scandir(descriptor) as entries:
+        names = (f"{entry.name}/" if _is_directory(entry) else entry.name for entry in entries)
+        found = heapq.nsmallest(first + count, names)
+    shown = [_printable(name) for name in found[first - 1 : first - 1 + count]]
+    if len(found) == first + count:
+        return _page(path, shown, f"(There are more entries. Go on with offset {first + count}.)", True, context)
+    return _page(path, shown, f"({len(found)} entries in all.)", False, context)
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle
+        return False
+
+
+def _attachment_type(sample: bytes) -> str | None:
+    if sample.startswith(b"RIFF") and sample[8:12] == b"WEBP":
+        return "image/webp"
+    return next((mime for magic, mime in _MAGIC if sample.startswith(magic)), None)
+
+
+def _attachment(file: "BufferedReader[FileIO]", path: Path, mime: str, context: ToolContext) -> ToolResult:
+    data = file.read(ATTACHMENT_BYTES_MAX + 1)
+    if len(data) > ATTACHMENT_BYTES_MAX:
+        raise ToolFailure(
+            f"{path} is larger than {ATTACHMENT_BYTES_MAX // 1024 // 1024} MB, the most that can be attached. Make a smaller "
+            "copy with the bash tool and read that."
+        )
+    attachment = FilePart(
+        id=f"{context.part_id}-1",
+        session_id=context.session_id,
+        message_id=context.message_id,
+        mime=mime,
+        filename=path.name,
+        url=f"data:{mime};base64,{base64.b64encode(data).decode()}",
+    )
+    said = "The PDF file is attached." if mime == "application/pdf" else "The image is attached."
+    return ToolResult(
+        title=_title(path, context),
+        output=said,
+        metadata={"preview": said, "truncated": False},
+        attachments=(attachment,),
+    )
+
+
+def _page(path: Path, lines: list[str], note: str, truncated: bool, context: ToolContext) -> ToolResult:
+    body = "".join(f"{line}\n" for line in lines)
+    return ToolResult(
+        title=_title(path, context),
+        output=f"<path>{path}</path>\n<content>\n{body}</content>\n{note}",
+        metadata={"preview": "\n".join(lines[:_PREVIEW_LINES]), "truncated": truncated},
+    )
+
+
+def _title(path: Path, context: ToolContext) -> str:
+    return str(path.relative_to(context.worktree)) if path.is_relative_to(context.worktree) else str(path)
+
+
+def _not_found(path: Path) -> str:
+    """What is wrong with the path, and which one may have been meant."""
+    if not path.parent.is_dir():
+        nearest = next(parent for parent in path.parents if parent.is_dir())
+        return f"There is no {path}. The nearest directory that exists is {nearest}."
+    with os.scandir(path.parent) as entries:
+        names = {entry.name.lower(): entry.name for entry in itertools.islice(entries, _NAMES_COMPARED_MAX)}
+    wanted = path.name.lower()
+    close = difflib.get_close_matches(wanted, names, n=_SUGGESTIONS_MAX)
+    close += sorted(
+        name for name in names if name not in close and (wanted in name or Path(name).stem == Path(wanted).stem)
+    )
+    if not close:
+        return f"There is no {path}."
+    meant = "\n".join(_printable(str(path.parent / names[name])) for name in close[:_SUGGESTIONS_MAX])
+    return f"There is no {path}. Did you mean one of these?\n{meant}"
+
+
+def _printable(name: str) -> str:
+    """A file's name may be any bytes; what is recorded is text."""
+    return os.fsencode(name).decode(errors="replace")
