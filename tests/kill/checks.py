@@ -1,7 +1,9 @@
 """What must hold of a session after the server died in it, came back, and everything has become quiet."""
 
+import asyncio
 import collections
 import json
+import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,32 @@ def answer_parts(arena: Arena, session: str, prompt: str) -> list[object]:
 
 def fold_part_ids(arena: Arena, session: str) -> set[str]:
     return {part.id for message in arena.folds[session].messages() for part in message.parts}
+
+
+async def children_die_with_the_server(arena: Arena, session: str, *, seconds: float = 3) -> None:
+    """With the server dead and not started again, its tools' processes end too, and soon."""
+    living = living_children(session, fold_part_ids(arena, session))
+    try:
+        async with asyncio.timeout(seconds):
+            await asyncio.gather(*(_ended(pid) for pid in living))
+    except TimeoutError:
+        left = living_children(session, fold_part_ids(arena, session))
+        raise AssertionError(f"still running {seconds} s after the server died: {left}") from None
+
+
+async def _ended(pid: int) -> None:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 def living_children(session: str, part_ids: set[str]) -> dict[int, str]:

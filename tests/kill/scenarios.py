@@ -13,7 +13,14 @@ from typing import Any
 from holdfast.core.events import TurnEnded
 from holdfast.core.messages import ToolCompleted, ToolError
 from tests.kill.arena import Arena
-from tests.kill.checks import answer_reasoning, answer_text, answer_tools, check_session, is_quiet
+from tests.kill.checks import (
+    answer_reasoning,
+    answer_text,
+    answer_tools,
+    check_session,
+    children_die_with_the_server,
+    is_quiet,
+)
 
 ROUND_SECONDS_MAX = 60
 STOP_SHARE = 0.1
@@ -222,4 +229,7 @@ async def _die_at_random(round: Round, scenario: Scenario, playing: asyncio.Task
         await arena.stop()
     else:
         await arena.kill()
+    if rng.random() < 0.5:  # else the new server may be the one that ends them
+        for session in round.sessions:
+            await children_die_with_the_server(arena, session)
     await arena.start()
