@@ -85,13 +85,13 @@ def fold_part_ids(arena: Arena, session: str) -> set[str]:
 
 async def children_die_with_the_server(arena: Arena, session: str, *, seconds: float = 3) -> None:
     """With the server dead and not started again, its tools' processes end too, and soon."""
-    living = living_children(session, fold_part_ids(arena, session))
+    living: dict[int, str] = {}
     try:
         async with asyncio.timeout(seconds):
-            await asyncio.gather(*(_ended(pid) for pid in living))
+            while living := living_children(session, fold_part_ids(arena, session)):
+                await asyncio.gather(*(_ended(pid) for pid in living))
     except TimeoutError:
-        left = living_children(session, fold_part_ids(arena, session))
-        raise AssertionError(f"still running {seconds} s after the server died: {left}") from None
+        raise AssertionError(f"still running {seconds} s after the server died: {living}") from None
 
 
 async def _ended(pid: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdfast.core.events import TurnEnded
+from holdfast.core.events import PartDelta, TurnEnded, TurnOutcome
 from holdfast.core.messages import ToolCompleted, ToolError
 from tests.kill.arena import Arena
 from tests.kill.checks import (
@@ -57,7 +57,12 @@ class Round:
         return id
 
     def _ended(self, session: str, prompt: str) -> bool:
-        return any(isinstance(e, TurnEnded) and e.message_id == prompt for e in self.arena.events[session])
+        return bool(self.outcomes(prompt, session))
+
+    def outcomes(self, prompt: str, session: str | None = None) -> list[TurnOutcome]:
+        """How the turn ended: one outcome, once it has."""
+        events = self.arena.events[session or self.session]
+        return [event.outcome for event in events if isinstance(event, TurnEnded) and event.message_id == prompt]
 
     def text(self, prompt: str, session: str | None = None) -> str:
         return answer_text(self.arena, session or self.session, prompt)
@@ -177,6 +182,20 @@ async def cut(round: Round) -> None:
     assert round.text(prompt) == tokens(30)
 
 
+async def abort(round: Round) -> None:
+    """An abort that was answered is done, also if the server dies before it is; what was queued is answered."""
+    session, arena = round.session, round.arena
+    hanging = asyncio.ensure_future(round.prompt(session, "[[tokens=90]] [[delay=3]] [[hang=10]]"))
+    await arena.watcher.until(lambda: sum(isinstance(e, PartDelta) for e in arena.events[session]) >= 10)
+    queued = asyncio.ensure_future(round.prompt(session, "[[tokens=8]] [[delay=3]]"))
+    assert await arena.call("POST", f"/session/{session}/abort") is True
+    aborted, answered = await asyncio.gather(hanging, queued)
+    assert round.outcomes(aborted) == ["aborted"]
+    assert tokens(90).startswith(round.text(aborted))
+    assert round.outcomes(answered) == ["completed"]
+    assert round.text(answered) == tokens(8)
+
+
 SCENARIOS = {
     "text": Scenario(text, events=70),
     "burst": Scenario(burst, events=1500),
@@ -187,6 +206,7 @@ SCENARIOS = {
     "sessions": Scenario(sessions, events=220, sessions=4),
     "refused": Scenario(refused, events=45),
     "cut": Scenario(cut, events=55),
+    "abort": Scenario(abort, events=50),
 }
 
 
