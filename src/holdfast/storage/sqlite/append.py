@@ -1,0 +1,153 @@
+"""Appends and leases, as the writing thread does them: check, draft, then write records and rows.
+
+Rules
+ 1. An append is drafted in full before its first write, so that a refused one leaves its neighbours alone.
+ 2. A position is max(last + 1, now in microseconds). So offsets never run backwards, not even when an older copy of the
+    database is restored, and the newest position tells the newest time that the store knows.
+ 3. Directory and project of a record are those its session was created with: they decide who is told of it, so they
+    cannot change under a subscriber.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from holdfast.core.codec import tag_of
+from holdfast.core.errors import LeaseLost, NotFound, VersionConflict
+from holdfast.core.events import Event, SessionCreated
+from holdfast.core.offsets import to_offset
+from holdfast.core.state import Entity, Key
+from holdfast.core.store import Appended, Lease, Recorded
+from holdfast.storage.draft import draft
+from holdfast.storage.sqlite.database import Database
+from holdfast.storage.sqlite.streams import Stream, Streams
+
+POSITION_MAX = 10**16 - 10**12
+"""A clock beyond this is not believed: it would use up the 16 digits of an offset."""
+
+
+class Appender:
+    """All methods run in the writing thread, inside a transaction. `position` is that of the newest record."""
+
+    def __init__(self, database: Database, clock_ms: Callable[[], int]) -> None:
+        self._database = database
+        self._clock_ms = clock_ms
+        self._streams = Streams(database)
+        self.position: int = database.one("SELECT ifnull(max(position), 0) FROM record")[0]
+        self._token = 0
+        self._leases: dict[str, tuple[Lease, int]] = {}
+        self._rows: list[tuple[Any, ...]] = []
+        self._recorded: list[Recorded] = []
+
+    # --- the transaction
+
+    def begin(self) -> None:
+        now_ms = self._clock_ms()
+        self._streams.now_ms = now_ms
+        self._streams.trim()
+        if self.position < now_ms * 1000 < POSITION_MAX:
+            self.position = now_ms * 1000
+
+    def changes(self) -> int:
+        return self._database.changes + len(self._rows)
+
+    def end(self) -> list[Recorded]:
+        self.flush()
+        recorded, self._recorded = self._recorded, []
+        return recorded
+
+    def flush(self) -> None:
+        """Records are written together: at the end of the batch, or before somebody in it reads them."""
+        if self._rows:
+            self._database.run_many("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?)", self._rows)
+            self._rows = []
+
+    # --- jobs
+
+    def append(
+        self,
+        session_id: str,
+        events: Sequence[Event],
+        encoded: Sequence[bytes],
+        expected: int | None,
+        key: str | None,
+        lease: Lease | None,
+    ) -> Appended:
+        """As the port says. `encoded` are the bytes of the events."""
+        stream = self._streams.find(session_id)
+        if stream is not None and key is not None:
+            receipt = self._database.one(
+                "SELECT position, version, recorded FROM receipt WHERE stream = ? AND key = ?", stream.id, key
+            )
+            if receipt is not None:
+                position, version, recorded = receipt
+                return Appended(to_offset(position), version, recorded, duplicate=True)
+        if stream is not None and stream.deleted:
+            raise NotFound("Session", session_id)
+        version = stream.version if stream is not None else 0
+        if expected is not None and expected != version:
+            raise VersionConflict(f"Session {session_id} is at version {version}, not {expected}.")
+        if lease is not None and not self._is_newest(lease):
+            raise LeaseLost(session_id)
+        if stream is None:
+            first = events[0] if events else None
+            if not isinstance(first, SessionCreated):
+                raise NotFound("Session", session_id)
+            steps = draft(session_id, _nothing, events)
+            stream = self._streams.create(first.info)
+        else:
+            steps = draft(session_id, self._reading(stream), events)
+
+        for nth, event, changes in steps:
+            self.position += 1
+            stream.last = self.position
+            stream.version += 1
+            part = self._streams.change(stream, event, changes)
+            tag, data = tag_of(event), encoded[nth]
+            self._rows.append((stream.last, stream.id, stream.version, tag, part, data))
+            self._recorded.append(
+                Recorded(
+                    to_offset(stream.last), session_id, stream.directory, stream.project_id, stream.version, tag, data
+                )
+            )
+        stream.settle()
+        if key is not None:
+            self._database.run(
+                "INSERT INTO receipt VALUES (?, ?, ?, ?, ?)", stream.id, key, stream.last, stream.version, len(steps)
+            )
+        return Appended(to_offset(stream.last), stream.version, len(steps))
+
+    def _reading(self, stream: Stream) -> Callable[[Key], Entity | None]:
+        def get(key: Key) -> Entity | None:
+            row = self._streams.row(stream, key)
+            return row.entity if row is not None else None
+
+        return get
+
+    def claim(self, session_id: str, owner: str, now_ms: int, ttl_ms: int) -> Lease | None:
+        """Leases live in memory: they cannot outlive the one process that has the data directory. This thread gives them
+        out, so that what an earlier holder appended is committed before a claim is answered, or refused after it."""
+        stream = self._streams.find(session_id)
+        if stream is None or stream.deleted:
+            raise NotFound("Session", session_id)
+        held = self._leases.get(session_id)
+        if held is not None and held[0].owner == owner:
+            lease = held[0]
+        elif held is not None and held[1] > now_ms:
+            return None
+        else:
+            self._token = max(self._token + 1, self.position)
+            lease = Lease(session_id, owner, self._token)
+        self._leases[session_id] = lease, now_ms + ttl_ms
+        return lease
+
+    def release(self, lease: Lease) -> None:
+        if self._is_newest(lease):
+            del self._leases[lease.session_id]
+
+    def _is_newest(self, lease: Lease) -> bool:
+        held = self._leases.get(lease.session_id)
+        return held is not None and held[0].token == lease.token
+
+
+def _nothing(key: Key) -> Entity | None:
+    return None

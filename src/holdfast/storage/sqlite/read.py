@@ -1,0 +1,299 @@
+"""Queries: what readers ask of the database. Each runs in a reading thread, on a connection of its own, in one read
+transaction, so that it sees one state of the store however many statements it takes.
+
+Owns the SQL that reads state and log. Changes nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from holdfast.core.errors import NotFound
+from holdfast.core.messages import WithParts
+from holdfast.core.offsets import Offset, to_offset, to_position
+from holdfast.core.session import Session, SessionStatus, Todo
+from holdfast.core.state import PermissionEntry, QuestionEntry, TurnState
+from holdfast.core.store import (
+    Directory,
+    DirectoryScope,
+    MessagePage,
+    RawMessage,
+    Recorded,
+    Scope,
+    SessionQuery,
+    SessionScope,
+    SessionSnapshot,
+    Snapshot,
+)
+from holdfast.storage.sqlite.database import Database
+from holdfast.storage.sqlite.rows import (
+    grown,
+    to_message,
+    to_part,
+    to_permission,
+    to_question,
+    to_session,
+    to_status,
+    to_todo,
+    to_turns,
+)
+
+STREAMS_KNOWN_MAX = 10_000
+
+
+class Queries:
+    """The queries of one connection, in one thread."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._all = database.all
+        self._one = database.one
+        self._streams: dict[int, tuple[str, str, str]] = {}
+
+    # --- the log
+
+    def read(self, scope: Scope, after: Offset, limit: int) -> list[Recorded]:
+        position = to_position(after)
+        columns = "r.position, r.stream, r.version, r.tag, r.data"
+        match scope:
+            case SessionScope():
+                rows = self._all(
+                    f"SELECT {columns} FROM record r WHERE stream = ? AND position > ? ORDER BY position LIMIT ?",
+                    self.stream_id(scope.session_id),
+                    position,
+                    limit,
+                )
+            case DirectoryScope():
+                # CROSS JOIN: walk the log from the position. The other order would collect and sort all of the directory.
+                rows = self._all(
+                    f"SELECT {columns} FROM record r CROSS JOIN stream s ON s.id = r.stream"
+                    " WHERE r.position > ? AND s.directory = ? ORDER BY r.position LIMIT ?",
+                    position,
+                    scope.directory,
+                    limit,
+                )
+            case _:
+                rows = self._all(
+                    f"SELECT {columns} FROM record r WHERE position > ? ORDER BY position LIMIT ?", position, limit
+                )
+        return [
+            Recorded(to_offset(position), *self._stream(stream), version, tag, data)
+            for position, stream, version, tag, data in rows
+        ]
+
+    def _stream(self, id: int) -> tuple[str, str, str]:
+        """session_id, directory, project_id of a stream; they never change."""
+        known = self._streams.get(id)
+        if known is None:
+            if len(self._streams) >= STREAMS_KNOWN_MAX:
+                self._streams.clear()
+            known = self._one("SELECT session_id, directory, project_id FROM stream WHERE id = ?", id)
+            self._streams[id] = known
+        return known
+
+    def stream_id(self, session_id: str) -> int:
+        """Also of a session that was deleted."""
+        row = self._one("SELECT id FROM stream WHERE session_id = ?", session_id)
+        if row is None:
+            raise NotFound("Session", session_id)
+        return row[0]
+
+    def is_over(self, session_id: str) -> bool:
+        row = self._one("SELECT deleted FROM stream WHERE session_id = ?", session_id)
+        if row is None:
+            raise NotFound("Session", session_id)
+        return bool(row[0])
+
+    # --- sessions
+
+    def _session(self, session_id: str, columns: str) -> Any:
+        row = self._one(
+            f"SELECT {columns} FROM stream JOIN session ON session.stream = stream.id WHERE session_id = ?", session_id
+        )
+        if row is None:
+            raise NotFound("Session", session_id)
+        return row
+
+    def session(self, session_id: str) -> Session:
+        return to_session(self._session(session_id, "data")[0])
+
+    def sessions(self, query: SessionQuery) -> list[bytes]:
+        conditions: list[tuple[str, Any]] = []
+        if query.directory is not None:
+            conditions.append(("directory = ?", query.directory))
+        if query.project_id is not None:
+            conditions.append(("project_id = ?", query.project_id))
+        if query.parent_id is not None:
+            conditions.append(("parent_id = ?", query.parent_id))
+        if query.updated_since is not None:
+            conditions.append(("updated >= ?", query.updated_since))
+        if query.search is not None:
+            conditions.append(("instr(title_folded, ?) > 0", query.search.casefold()))
+        where = " AND ".join(
+            [condition for condition, _ in conditions] + (["parent_id IS NULL"] if query.roots else []) or ["true"]
+        )
+        rows = self._all(
+            f"SELECT data FROM session WHERE {where} ORDER BY updated DESC, stream DESC LIMIT ?",
+            *(value for _, value in conditions),
+            -1 if query.limit is None else query.limit,
+        )
+        return [data for (data,) in rows]
+
+    def statuses(self, directory: str | None) -> dict[str, SessionStatus]:
+        rows = self._all(
+            "SELECT st.session_id, s.status FROM session s JOIN stream st ON st.id = s.stream"
+            " WHERE s.busy AND (?1 IS NULL OR st.directory = ?1) ORDER BY s.stream",
+            directory,
+        )
+        return {session_id: to_status(status) for session_id, status in rows}
+
+    def todos(self, session_id: str) -> tuple[Todo, ...]:
+        return to_todo(self._session(session_id, "todo")[0]).todos
+
+    def unfinished(self) -> list[str]:
+        rows = self._all(
+            "SELECT st.session_id FROM session s JOIN stream st ON st.id = s.stream WHERE s.unfinished ORDER BY s.stream"
+        )
+        return [session_id for (session_id,) in rows]
+
+    def directories(self) -> list[Directory]:
+        rows = self._all(
+            "SELECT directory, project_id, min(created), max(updated) FROM stream GROUP BY directory ORDER BY directory"
+        )
+        return [Directory(*row) for row in rows]
+
+    # --- messages
+
+    def message(self, session_id: str, message_id: str) -> WithParts:
+        (stream,) = self._session(session_id, "stream")
+        row = self._one("SELECT position, data FROM message WHERE stream = ? AND id = ?", stream, message_id)
+        if row is None:
+            raise NotFound("Message", message_id)
+        return self._with_parts(stream, [row])[0]
+
+    def message_page(self, session_id: str, limit: int | None, before: int | None) -> MessagePage:
+        (stream,) = self._session(session_id, "stream")
+        return self._page(stream, limit, before)
+
+    def history(self, session_id: str) -> tuple[WithParts, ...]:
+        (stream,) = self._session(session_id, "stream")
+        return self._with_parts(
+            stream, self._all("SELECT position, data FROM message WHERE stream = ? ORDER BY version", stream)
+        )
+
+    def _page(self, stream: int, limit: int | None, before: int | None) -> MessagePage:
+        rows = self._all(
+            "SELECT position, version, id, data FROM message"
+            " WHERE stream = ? AND version < ? ORDER BY version DESC LIMIT ?",
+            stream,
+            before if before is not None else 1 << 62,
+            limit + 1 if limit is not None else -1,
+        )
+        more = limit is not None and len(rows) > limit
+        rows = rows[:limit][::-1]
+        parts = self._parts(stream, [row[0] for row in rows])
+        return MessagePage(
+            tuple(
+                RawMessage(id, version, data, tuple(parts.get(position, ()))) for position, version, id, data in rows
+            ),
+            more,
+        )
+
+    def _with_parts(self, stream: int, rows: Sequence[tuple[int, bytes]]) -> tuple[WithParts, ...]:
+        """Messages from (position, data), oldest first."""
+        parts = self._parts(stream, [position for position, _ in rows])
+        return tuple(
+            WithParts(info=to_message(data), parts=tuple(to_part(part) for part in parts.get(position, ())))
+            for position, data in rows
+        )
+
+    def _parts(self, stream: int, messages: Sequence[int]) -> dict[int, list[bytes]]:
+        """The parts of the messages at these positions (ascending), open ones with what the log adds to their row."""
+        found: dict[int, list[bytes]] = {}
+        if not messages:
+            return found
+        rows = self._all(
+            "SELECT message, position, grows_after, data FROM part"
+            " WHERE stream = ? AND message BETWEEN ? AND ? ORDER BY message, position",
+            stream,
+            messages[0],
+            messages[-1],
+        )
+        for message, position, grows_after, data in rows:
+            if grows_after is not None:
+                data = grown(self.database, stream, position, grows_after, data)
+            found.setdefault(message, []).append(data)
+        return found
+
+    # --- turns and requests
+
+    def turn_state(self, session_id: str) -> TurnState:
+        stream, data, status, turns_data = self._session(session_id, "stream, data, status, turns")
+        turns = to_turns(turns_data)
+        prompt = turns.active.message_id if turns.active else next(iter(turns.queue), None)
+        user: WithParts | None = None
+        steps: list[WithParts] = []
+        if prompt is not None:
+            rows = self._all("SELECT position, data FROM message WHERE stream = ? AND id = ?", stream, prompt)
+            if rows:
+                user = self._with_parts(stream, rows)[0]
+            if turns.active:
+                for row in self._all(
+                    "SELECT position, data FROM message WHERE stream = ? AND parent_id = ? AND id != ? ORDER BY version",
+                    stream,
+                    prompt,
+                    prompt,
+                ):
+                    steps += self._with_parts(stream, [row])
+        requests = self._all("SELECT kind, data FROM request WHERE stream = ? ORDER BY position", stream)
+        return TurnState(
+            session=to_session(data),
+            status=to_status(status),
+            turns=turns,
+            user=user,
+            steps=tuple(steps),
+            permissions=tuple(to_permission(data) for kind, data in requests if kind == "permission"),
+            questions=tuple(to_question(data) for kind, data in requests if kind == "question"),
+        )
+
+    def pending_permissions(self, directory: str | None) -> list[PermissionEntry]:
+        return [to_permission(data) for data in self._pending("permission", directory)]
+
+    def pending_questions(self, directory: str | None) -> list[QuestionEntry]:
+        return [to_question(data) for data in self._pending("question", directory)]
+
+    def _pending(self, kind: str, directory: str | None) -> list[bytes]:
+        rows = self._all(
+            "SELECT r.data FROM request r JOIN stream s ON s.id = r.stream"
+            " WHERE r.kind = ?1 AND r.pending AND (?2 IS NULL OR s.directory = ?2) ORDER BY r.position",
+            kind,
+            directory,
+        )
+        return [data for (data,) in rows]
+
+    # --- snapshot
+
+    def snapshot(self, scope: Scope, changed_since_ms: int, sessions_max: int, messages_max: int) -> Snapshot:
+        session_id = scope.session_id if isinstance(scope, SessionScope) else None
+        directory = scope.directory if isinstance(scope, DirectoryScope) else None
+        if session_id is not None:
+            self.stream_id(session_id)
+        head = self._one("SELECT ifnull(max(position), 0) FROM record")[0]
+        rows = self._all(
+            "SELECT s.stream, s.data, s.status, st.directory, st.project_id"
+            " FROM session s JOIN stream st ON st.id = s.stream"
+            " WHERE (s.busy OR s.updated >= ?1) AND (?2 IS NULL OR st.session_id = ?2)"
+            " AND (?3 IS NULL OR st.directory = ?3) ORDER BY s.updated DESC, s.stream DESC LIMIT ?4",
+            changed_since_ms,
+            session_id,
+            directory,
+            sessions_max,
+        )
+        return Snapshot(
+            to_offset(head),
+            tuple(
+                SessionSnapshot(
+                    data, directory, project_id, to_status(status), self._page(stream, messages_max, None).messages
+                )
+                for stream, data, status, directory, project_id in rows
+            ),
+        )
