@@ -15,9 +15,8 @@ from holdfast.core.state import Entity, Key
 
 
 class Step(NamedTuple):
-    """An event that gets recorded (the `nth` of the append, from 0), and what it changes."""
+    """An event that gets recorded, and what it changes."""
 
-    nth: int
     event: Event
     changes: tuple[Change, ...]
 
@@ -29,10 +28,10 @@ def draft(session_id: str, get: Get, events: Sequence[Event]) -> list[Step]:
     if len(events) == 1:
         _check(session_id, events[0])
         changes = reduce(get, events[0])
-        return [] if changes is None else [Step(0, events[0], changes)]
+        return [] if changes is None else [Step(events[0], changes)]
     overlay = _Overlay(get)
     steps: list[Step] = []
-    for nth, event in enumerate(events):
+    for event in events:
         _check(session_id, event)
         if overlay.cleared:
             raise NotFound("Session", session_id)
@@ -40,7 +39,7 @@ def draft(session_id: str, get: Get, events: Sequence[Event]) -> list[Step]:
         if changes is not None:
             for change in changes:
                 overlay.apply(change)
-            steps.append(Step(nth, event, changes))
+            steps.append(Step(event, changes))
     return steps
 
 

@@ -13,9 +13,9 @@ from holdfast.core.fold import Fold
 from holdfast.core.ids import IdGenerator
 from holdfast.core.messages import Part, WithParts, is_open
 from holdfast.core.offsets import BEGINNING, Offset, to_offset, to_position
-from holdfast.core.reducer import Change, Clear, Delete, EndRequests, Put
+from holdfast.core.reducer import Change, Clear, Delete, EndRequests, Get, Put
 from holdfast.core.session import Session, SessionStatus, StatusIdle, Todo
-from holdfast.core.state import SESSION, Key, PermissionEntry, QuestionEntry, TurnState
+from holdfast.core.state import SESSION, Entity, Key, PermissionEntry, QuestionEntry, TurnState
 from holdfast.core.store import (
     Appended,
     Decide,
@@ -107,17 +107,19 @@ class MemoryStore:
                 raise LeaseLost(session_id)
         if callable(events):
             events = events(stream.fold.entities.get if stream is not None else lambda key: None)
+        get: Get = stream.fold.entities.get if stream is not None else _nothing
+        steps = draft(session_id, get, events(get) if callable(events) else events)
+        encoded = [encode(step.event, self.ids.new("evt")) for step in steps]
         if stream is None:
-            first = events[0] if events else None
+            first = steps[0].event if steps else None
             if not isinstance(first, SessionCreated):
                 raise NotFound("Session", session_id)
             stream = _Stream(first.info)
-        steps = draft(session_id, stream.fold.entities.get, events)
 
         self._streams[session_id] = stream
         self._position = max(self._position, self._clock_ms() * 1000)
         recorded: list[Recorded] = []
-        for step in steps:
+        for step, data in zip(steps, encoded, strict=True):
             self._position += 1
             stream.version += 1
             stream.offset = to_offset(self._position)
@@ -386,6 +388,10 @@ class _Redundant:
         if record.session_id != self._session_id or not self._first < to_position(record.offset) < self._last:
             return False
         return self._part_id is None or _part_of(record) == self._part_id
+
+
+def _nothing(key: Key) -> Entity | None:
+    return None
 
 
 def _part_of(record: Recorded) -> str | None:

@@ -11,12 +11,14 @@ Rules
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from holdfast.core.codec import tag_of
+from holdfast.core.codec import encode, tag_of
 from holdfast.core.errors import LeaseLost, NotFound, VersionConflict
 from holdfast.core.events import Event, SessionCreated
+from holdfast.core.ids import IdGenerator
 from holdfast.core.offsets import to_offset
+from holdfast.core.reducer import Get
 from holdfast.core.state import Entity, Key
-from holdfast.core.store import Appended, Lease, Recorded
+from holdfast.core.store import Appended, Decide, Lease, Recorded
 from holdfast.storage.draft import draft
 from holdfast.storage.sqlite.database import Database
 from holdfast.storage.sqlite.streams import Stream, Streams
@@ -26,13 +28,15 @@ POSITION_MAX = 10**16 - 10**12
 
 
 class Appender:
-    """All methods run in the writing thread, inside a transaction. `position` is that of the newest record."""
+    """All methods run in the writing thread, inside a transaction. `position` is that of the newest record.
+    Event ids come from a generator of this thread's own: generators are not made for two threads."""
 
-    def __init__(self, database: Database, clock_ms: Callable[[], int]) -> None:
+    def __init__(self, database: Database, clock_ms: Callable[[], int], entropy: Callable[[int], bytes]) -> None:
         self._database = database
         self._clock_ms = clock_ms
         self._streams = Streams(database)
         self.position: int = database.one("SELECT ifnull(max(position), 0) FROM record")[0]
+        self._ids = IdGenerator(clock_ms, entropy, not_before_ms=self.position // 1000)
         self._token = 0
         self._leases: dict[str, tuple[Lease, int]] = {}
         self._rows: list[tuple[Any, ...]] = []
@@ -66,13 +70,12 @@ class Appender:
     def append(
         self,
         session_id: str,
-        events: Sequence[Event],
-        encoded: Sequence[bytes],
+        events: Sequence[Event] | Decide,
         expected: int | None,
         key: str | None,
         lease: Lease | None,
     ) -> Appended:
-        """As the port says. `encoded` are the bytes of the events."""
+        """As the port says."""
         stream = self._streams.find(session_id)
         if stream is not None and key is not None:
             receipt = self._database.one(
@@ -88,21 +91,21 @@ class Appender:
             raise VersionConflict(f"Session {session_id} is at version {version}, not {expected}.")
         if lease is not None and not self._is_newest(lease):
             raise LeaseLost(session_id)
+        get = self._reading(stream)
+        steps = draft(session_id, get, events(get) if callable(events) else events)
+        encoded = [encode(step.event, self._ids.new("evt")) for step in steps]
         if stream is None:
-            first = events[0] if events else None
+            first = steps[0].event if steps else None
             if not isinstance(first, SessionCreated):
                 raise NotFound("Session", session_id)
-            steps = draft(session_id, _nothing, events)
             stream = self._streams.create(first.info)
-        else:
-            steps = draft(session_id, self._reading(stream), events)
 
-        for nth, event, changes in steps:
+        for (event, changes), data in zip(steps, encoded, strict=True):
             self.position += 1
             stream.last = self.position
             stream.version += 1
             part = self._streams.change(stream, event, changes)
-            tag, data = tag_of(event), encoded[nth]
+            tag = tag_of(event)
             self._rows.append((stream.last, stream.id, stream.version, tag, part, data))
             self._recorded.append(
                 Recorded(
@@ -116,9 +119,9 @@ class Appender:
             )
         return Appended(to_offset(stream.last), stream.version, len(steps))
 
-    def _reading(self, stream: Stream) -> Callable[[Key], Entity | None]:
+    def _reading(self, stream: Stream | None) -> Get:
         def get(key: Key) -> Entity | None:
-            row = self._streams.row(stream, key)
+            row = self._streams.row(stream, key) if stream is not None else None
             return row.entity if row is not None else None
 
         return get
@@ -147,7 +150,3 @@ class Appender:
     def _is_newest(self, lease: Lease) -> bool:
         held = self._leases.get(lease.session_id)
         return held is not None and held[0].token == lease.token
-
-
-def _nothing(key: Key) -> Entity | None:
-    return None

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from holdfast.core.codec import encode
 from holdfast.core.errors import StorageError, Unavailable
 from holdfast.core.events import Event
 from holdfast.core.ids import IdGenerator
@@ -24,6 +23,7 @@ from holdfast.core.session import Session, SessionStatus, Todo
 from holdfast.core.state import PermissionEntry, QuestionEntry, TurnState
 from holdfast.core.store import (
     Appended,
+    Decide,
     Difference,
     Directory,
     Lease,
@@ -95,7 +95,7 @@ class SqliteStore:
         self._lock = lock
         self._database = database
         self._vfs = vfs
-        self._appender = Appender(database, now_ms)
+        self._appender = Appender(database, now_ms, entropy)
         newest = self._appender.position
         self._head = to_offset(newest) if newest else BEGINNING
         self.ids: Final = IdGenerator(now_ms, entropy, not_before_ms=newest // 1000)
@@ -130,18 +130,14 @@ class SqliteStore:
     async def append(
         self,
         session_id: str,
-        events: Sequence[Event],
+        events: Sequence[Event] | Decide,
         *,
         expected: int | None = None,
         key: str | None = None,
         lease: Lease | None = None,
     ) -> Appended:
-        self._writer.check()
-        events = tuple(events)
-        encoded = [encode(event, self.ids.new("evt")) for event in events]
-        return await self._writer.submit(
-            partial(self._appender.append, session_id, events, encoded, expected, key, lease)
-        )
+        events = events if callable(events) else tuple(events)
+        return await self._writer.submit(partial(self._appender.append, session_id, events, expected, key, lease))
 
     async def claim(self, session_id: str, owner: str, *, now_ms: int, ttl_ms: int) -> Lease | None:
         return await self._writer.submit(partial(self._appender.claim, session_id, owner, now_ms, ttl_ms))
