@@ -105,8 +105,6 @@ class MemoryStore:
             held = self._leases.get(session_id)
             if held is None or held[0].token != lease.token:
                 raise LeaseLost(session_id)
-        if callable(events):
-            events = events(stream.fold.entities.get if stream is not None else lambda key: None)
         get: Get = stream.fold.entities.get if stream is not None else _nothing
         steps = draft(session_id, get, events(get) if callable(events) else events)
         encoded = [encode(step.event, self.ids.new("evt")) for step in steps]
@@ -133,7 +131,7 @@ class MemoryStore:
                     stream.project_id,
                     stream.version,
                     tag_of(step.event),
-                    encode(step.event, self.ids.new("evt")),
+                    data,
                 )
             )
         self._log += recorded
