@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple, cast
 import msgspec
 
 from holdfast.agent.providers.connections import Connections
-from holdfast.agent.providers.registry import ProviderRegistry
+from holdfast.agent.providers.registry import ADAPTERS, Adapters, ProviderRegistry
 from holdfast.core.config import AGENT_KEYS, Config, ProviderOptions
 from holdfast.core.errors import Invalid
 from holdfast.service import jsonc
@@ -47,12 +47,15 @@ class _Loaded(NamedTuple):
 class Configuration:
     """The configuration of each directory, read when it is asked for and again when one of its files changed.
 
-    `home` is the user's home directory, `environ` the environment of the server."""
+    `home` is the user's home directory, `environ` the environment of the server, `adapters` who speaks to LLMs."""
 
-    def __init__(self, *, environ: Mapping[str, str], home: Path, connections: Connections) -> None:
+    def __init__(
+        self, *, environ: Mapping[str, str], home: Path, connections: Connections, adapters: Adapters = ADAPTERS
+    ) -> None:
         self._environ = environ
         self._home = home
         self._connections = connections
+        self._adapters = adapters
         self._known: dict[tuple[str, str], _Loaded] = {}
 
     def config(self, directory: str, worktree: str) -> Config:
@@ -70,7 +73,9 @@ class Configuration:
         if known is None or any(_version(file) != version for file, version in known.files.items()):
             loader = _Loader(self._environ, self._home, Path(directory), Path(worktree))
             config = loader.load()
-            registry = ProviderRegistry(config, connections=self._connections, environ=self._environ)
+            registry = ProviderRegistry(
+                config, connections=self._connections, environ=self._environ, adapters=self._adapters
+            )
             known = _Loaded(config, registry, loader.files)
         self._known[key] = known
         if len(self._known) > _CACHED_MAX:

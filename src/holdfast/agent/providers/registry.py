@@ -8,7 +8,7 @@ import difflib
 import importlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from msgspec.structs import replace
 
@@ -47,11 +47,22 @@ from holdfast.core.messages import MessageModel
 OPENAI_COMPATIBLE: Final = "@ai-sdk/openai-compatible"
 _DEMO: Final = "@holdfast/demo"
 
-ADAPTERS: Final[Mapping[str, str]] = {
+
+class AdapterFactory(Protocol):
+    def __call__(self, model: Model, options: Mapping[str, Any], connections: Connections) -> Provider:
+        """`options` are those of the provider, with its key as `apiKey` and its address as `baseURL` when known.
+        Raises Invalid if they do not do."""
+        ...
+
+
+Adapters = Mapping[str, str | AdapterFactory]
+"""The package that `npm` names in `opencode.json` stands for a wire format. → `module:function`, imported when first used,
+or the function itself."""
+
+ADAPTERS: Final[Adapters] = {
     OPENAI_COMPATIBLE: "holdfast.agent.providers.openai_compatible:create",
     _DEMO: "holdfast.agent.providers.demo:create",
 }
-"""The package that `npm` names in `opencode.json` stands for a wire format. → `module:function`, an AdapterFactory."""
 
 DEMO_MODEL: Final = MessageModel(provider_id="demo", model_id="demo-1")
 
@@ -73,13 +84,6 @@ _PREFERRED: Final = ("gpt-5", "claude-sonnet-4", "big-pickle", "gemini-3-pro")
 _SMALL_FAMILIES: Final = ("gemini-flash", "gpt-nano", "claude-haiku")
 
 
-class AdapterFactory(Protocol):
-    def __call__(self, model: Model, options: Mapping[str, Any], connections: Connections) -> Provider:
-        """`options` are those of the provider, with its key as `apiKey` and its address as `baseURL` when known.
-        Raises Invalid if they do not do."""
-        ...
-
-
 class UnsupportedProvider(Unavailable):
     """The configuration asks for a wire format that no adapter speaks."""
 
@@ -87,10 +91,18 @@ class UnsupportedProvider(Unavailable):
 
 
 class ProviderRegistry:
-    """`environ` is where keys (`provider.*.env`) and `${NAME}` in addresses are looked up."""
+    """`environ` is where keys (`provider.*.env`) and `${NAME}` in addresses are looked up, `adapters` who speaks what."""
 
-    def __init__(self, config: Config, *, connections: Connections, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        connections: Connections,
+        environ: Mapping[str, str],
+        adapters: Adapters = ADAPTERS,
+    ) -> None:
         self._config = config
+        self._factories = adapters
         self._connections = connections
         self._environ = environ
         self._configs: dict[str, ProviderConfig] = {}
@@ -150,17 +162,21 @@ class ProviderRegistry:
         model = self.model(provider_id, model_id)
         adapter = self._adapters.get((provider_id, model_id))
         if adapter is None:
-            place = ADAPTERS.get(model.api.npm)
-            if place is None:
-                raise UnsupportedProvider(
-                    f'Provider "{provider_id}" needs "{model.api.npm}", which is not supported.',
-                    hint=f'Supported as "npm" of a provider: {OPENAI_COMPATIBLE}.',
-                )
-            module, _, function = place.partition(":")
-            create: AdapterFactory = getattr(importlib.import_module(module), function)
-            adapter = create(model, self._options(model), self._connections)
+            adapter = self._factory(model)(model, self._options(model), self._connections)
             self._adapters[provider_id, model_id] = adapter
         return adapter, model
+
+    def _factory(self, model: Model) -> AdapterFactory:
+        factory = self._factories.get(model.api.npm)
+        if factory is None:
+            raise UnsupportedProvider(
+                f'Provider "{model.provider_id}" needs "{model.api.npm}", which is not supported.',
+                hint=f'Supported as "npm" of a provider: {OPENAI_COMPATIBLE}.',
+            )
+        if isinstance(factory, str):
+            module, _, function = factory.partition(":")
+            factory = cast(AdapterFactory, getattr(importlib.import_module(module), function))
+        return factory
 
     def _options(self, model: Model) -> dict[str, Any]:
         settings = self._configs[model.provider_id]
