@@ -79,8 +79,11 @@ async def test_every_later_event_comes_once_and_in_order_wherever_connections_br
     assert list(range(start + 1, LAST + 1)) == positions(items)
 
 
-async def test_without_a_place_it_starts_at_the_one_that_the_server_greets_with() -> None:
-    answers = iter([stream([frame(7, "server.connected", None)]), stream([frame(8, "session.idle")])])
+@pytest.mark.parametrize("greeting", ["server.connected", "session.status"])
+async def test_without_a_place_it_starts_after_the_state_that_the_server_begins_with(greeting: str) -> None:
+    """Only the last frame of that state has an id, and it is no event's."""
+    begin = [frame(None, "session.updated"), frame(7, greeting)]
+    answers = iter([stream(begin[:1]), stream(begin), stream([frame(8, "session.idle")])])
     asked: list[int | None] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -89,21 +92,17 @@ async def test_without_a_place_it_starts_at_the_one_that_the_server_greets_with(
 
     items = await read(answer, until=8)
 
-    assert asked == [None, 7]
+    assert asked == [None, None, 7]
     assert positions(items) == [8]
 
 
-async def test_a_greeting_does_not_move_the_place_of_a_reader_that_resumes() -> None:
-    answers = iter([stream([frame(9, "server.connected", None)]), stream([frame(5, "session.idle")])])
-    asked: list[int | None] = []
+async def test_a_log_that_was_restored_from_an_older_copy_is_followed_from_where_it_is() -> None:
+    begin = [frame(None, "server.connected", None), frame(None, "session.updated"), frame(3, "session.status")]
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(resumed_after(request))
-        return next(answers)
+    items = await read(lambda _: stream([*begin, frame(10, "session.idle")]), until=10, after=5)
 
-    await read(answer, until=5, after=4)
-
-    assert asked == [4, 4]
+    assert positions(items) == [10]
+    assert len(items) == 4
 
 
 async def test_what_a_server_sends_again_is_not_passed_on_again() -> None:

@@ -82,13 +82,13 @@ class _Run:
         await self._client.health()
         id = self._prompt.session_id
         self._session = await (self._client.session(id) if id else self._client.create_session())
-        async with contextlib.aclosing(self._client.events(directory=self._session.directory)) as items:
+        async with contextlib.aclosing(self._client.events(session_id=self._session.id)) as items:
             async for item in items:
                 if isinstance(item, Interrupted):
                     self._say_lost(item)
                 elif item.type == "server.connected":
                     await self._connected()
-                elif item.session_id == self._session.id:
+                else:
                     self._show(item)
                 if self._view.ended is not None:
                     return

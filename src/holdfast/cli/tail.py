@@ -17,9 +17,8 @@ def line(item: Received) -> bytes:
 async def tail(client: Client, session_id: str, *, after: Offset | None) -> None:
     """From the beginning without `after`. Returns when the session is deleted."""
     await client.health()
-    session = await client.session(session_id)
     lost = False
-    async with contextlib.aclosing(client.events(directory=session.directory, after=after or BEGINNING)) as items:
+    async with contextlib.aclosing(client.events(session_id=session_id, after=after or BEGINNING)) as items:
         async for item in items:
             if isinstance(item, Interrupted):
                 if not lost:
@@ -27,7 +26,7 @@ async def tail(client: Client, session_id: str, *, after: Offset | None) -> None
                 lost = True
                 continue
             lost = False
-            if item.session_id == session_id and item.offset is not None:
+            if item.offset is not None:
                 sys.stdout.buffer.write(line(item))
                 sys.stdout.buffer.flush()
                 if item.type == SessionDeleted.type:

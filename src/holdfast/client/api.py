@@ -140,11 +140,12 @@ class Client:
     # --- events -------------------------------------------------------------------------------------------------
 
     def events(
-        self, *, directory: str | None = None, after: Offset | None = None
+        self, *, session_id: str | None = None, directory: str | None = None, after: Offset | None = None
     ) -> AsyncGenerator[Received | Interrupted]:
-        """The events of a project directory, for ever: each once and in order, over lost connections and restarts of the
-        server. `after` is where to go on; from now without it. See `client.subscription`."""
-        params = {"directory": directory} if directory else {}
+        """The events of a session, or of a project directory, for ever: each once and in order, over lost connections and
+        restarts of the server. `after` is where to go on; without it, the present state comes first (`offset` None), then
+        what happens from now on. See `client.subscription`."""
+        params = {"session": session_id} if session_id else {"directory": directory} if directory else {}
         return subscribe(self._http, "/event", params, after=after, backoff=self._backoff(), sleep=self._sleep)
 
     # --- one request --------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ _TAGS = {cls.type: f"{cls.type}.{cls.version}" for cls in EVENT_TYPES}
 
 class Received(msgspec.Struct, frozen=True):
     """One frame of an event stream: `data` is the event's wire JSON. `offset` is None for what is not recorded
-    (`server.connected`, heartbeats) and for what only repeats state (snapshots)."""
+    (`server.connected`, heartbeats) and for what only repeats the present state."""
 
     offset: Offset | None
     type: str
@@ -111,26 +111,35 @@ class Place:
 
     def __init__(self, after: Offset | None) -> None:
         self.after = after
-        self._id = ""
+        self._id: str = ""
+        self._is_first = True
 
     def begin(self) -> str:
         """The id in force at the beginning of a connection."""
         self._id = self.after or ""
+        self._is_first = True
         return self._id
 
     def take(self, frame: ServerSentEvent) -> Received | None:
-        """None for a frame that repeats what was received. An id stays in force for frames that have none of their own
-        (SSE standard), so only one that changed belongs to its frame."""
+        """None for a frame that repeats what was received.
+
+        An id stays in force for the frames after it that have none of their own (SSE standard), so only one that changed
+        belongs to its frame. A server that was not told a place, or one that its log does not reach, begins with the
+        present state; the id at the end of that is a place to go on from, not an event's."""
         envelope = _envelope.decode(frame.data)
-        recorded = frame.id != self._id and not envelope.type.startswith("server.")
-        self._id = frame.id
-        if recorded or (frame.id and self.after is None):
+        offset: Offset | None = None
+        if frame.id != self._id:
+            self._id = frame.id
             offset = parse_offset(frame.id)
-            if recorded and self.after is not None and offset <= self.after:
+            if self._is_first and (self.after is None or offset < self.after):
+                self.after, offset = offset, None
+            elif self.after is not None and offset <= self.after:
                 return None
-            self.after = offset
+            else:
+                self.after = offset
+            self._is_first = False
         return Received(
-            offset=self.after if recorded else None,
+            offset=offset,
             type=envelope.type,
             session_id=envelope.properties.session_id,
             data=frame.data.encode(),
