@@ -1,1 +1,231 @@
-"""The only place that chooses concrete parts."""
+"""The only place that chooses concrete parts, and the order in which they start and stop.
+
+Start: store, engine (which takes up what was left unfinished), upkeep. Stop: no new connections; the engine suspends its
+turns; whoever waits for one is told; the store finishes its commits and ends the event streams; the tools' processes end.
+A store that was let down by its disk stops the server: `Application.failed` says why.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import secrets
+import signal
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from holdfast.agent.providers.connections import Connections
+from holdfast.agent.runner import Engine
+from holdfast.agent.tools import Processes, built_in
+from holdfast.core.errors import HoldfastError, StorageError
+from holdfast.core.ids import IdGenerator
+from holdfast.core.store import SessionStore
+from holdfast.server.app import BODY_BYTES_MAX, HEARTBEAT_SECONDS, ServerOptions, create_app
+from holdfast.server.auth import USERNAME, Gate, check_binding, checked_origins
+from holdfast.server.listener import Listener
+from holdfast.service.config import Configuration, config_directory
+from holdfast.service.environment import InstanceEnvironment
+from holdfast.service.instances import Instances
+from holdfast.service.projects import Locations
+from holdfast.service.services import make_services
+from holdfast.storage.memory import MemoryStore
+from holdfast.storage.sqlite import SqliteStore
+
+log = structlog.get_logger()
+
+_COMPACT_RECORDS_MAX: Final = 500
+_COMPACT_PAUSE_SECONDS: Final = 0.05
+_ENGINE_SECONDS_MAX: Final = 2.0
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server can be told. `data` is where records last (None: in memory, for tests); `directory` the project that
+    requests mean when they name none. `allow_hosts` are further names of this server, `cors` origins of pages that may use
+    it. Deltas of a part go away `delta_age_ms` after it closed, looked for every `compact_every_seconds`."""
+
+    data: Path | None
+    directory: Path
+    host: str = "127.0.0.1"
+    port: int = 4096
+    username: str = USERNAME
+    password: str | None = None
+    cors: tuple[str, ...] = ()
+    allow_hosts: tuple[str, ...] = ()
+    heartbeat_seconds: float = HEARTBEAT_SECONDS
+    body_bytes_max: int = BODY_BYTES_MAX
+    delta_age_ms: int = 3600 * 1000
+    compact_every_seconds: float = 60.0
+    home: Path = Path.home()
+    environ: Mapping[str, str] = msgspec.field(default_factory=lambda: os.environ)
+
+
+class SystemClock:
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    async def sleep_until(self, deadline_ms: int) -> None:
+        left_ms = deadline_ms - self.now_ms()
+        if left_ms > 0:
+            await asyncio.sleep(left_ms / 1000)
+
+
+class Application:
+    """A server without its socket. `failed` is done, with the reason, when the store cannot go on."""
+
+    def __init__(
+        self, settings: Settings, store: MemoryStore | SqliteStore, failed: asyncio.Future[StorageError]
+    ) -> None:
+        clock = SystemClock()
+        tool_output = _state_directory(settings) / "tool-output"
+        connections = Connections()
+        configuration = Configuration(environ=settings.environ, home=settings.home, connections=connections)
+        instances = Instances(
+            str(settings.directory), configuration=configuration, clock=clock, tool_output=str(tool_output)
+        )
+        processes = Processes()
+        environment = InstanceEnvironment(instances, tools=built_in(processes), clock=clock, tool_output=tool_output)
+        self.failed = failed
+        self.store: SessionStore = store
+        self.engine = Engine(
+            store=store,
+            clock=clock,
+            new_id=store.ids.new,
+            jitter=random.random,
+            environment=environment,
+            owner=f"{os.getpid()}-{secrets.token_hex(4)}",
+        )
+        self.services = make_services(
+            store,
+            self.engine,
+            clock=clock,
+            new_id=store.ids.new,
+            pick=random.randrange,
+            instances=instances,
+            locations=Locations(
+                home=str(settings.home),
+                state=str(_state_directory(settings)),
+                config=str(config_directory(settings.environ, settings.home)),
+            ),
+        )
+        self.asgi = create_app(
+            self.services,
+            ServerOptions(
+                gate=Gate(
+                    host=settings.host,
+                    hosts=tuple(name.lower() for name in settings.allow_hosts),
+                    origins=checked_origins(settings.cors),
+                    username=settings.username,
+                    password=settings.password,
+                ),
+                heartbeat_seconds=settings.heartbeat_seconds,
+                body_bytes_max=settings.body_bytes_max,
+            ),
+        )
+        self._settings = settings
+        self._clock = clock
+        self._processes = processes
+        self._connections = connections
+        self._compaction: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self.engine.start()
+        self._compaction = asyncio.create_task(self._compact())
+
+    async def stop(self) -> None:
+        """In good order. May be called more than once; returns when all is done."""
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop())
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
+        if self._compaction is not None:
+            self._compaction.cancel()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.engine.stop(), _ENGINE_SECONDS_MAX)
+        self.services.turns.stop()
+        await self.store.close()
+        await self._processes.close()
+        await self._connections.close()
+
+    async def _compact(self) -> None:
+        """Small batches with pauses, so that appends hardly notice."""
+        settings = self._settings
+        while True:
+            await asyncio.sleep(settings.compact_every_seconds)
+            try:
+                before = self._clock.now_ms() - settings.delta_age_ms
+                removed = 1
+                while removed:
+                    removed = await self.store.compact(closed_before_ms=before, records_max=_COMPACT_RECORDS_MAX)
+                    await asyncio.sleep(_COMPACT_PAUSE_SECONDS)
+            except HoldfastError as error:
+                log.error("compaction.failed", reason=error.message)
+
+
+async def open_store(data: Path | None, *, on_failure: Callable[[StorageError], None]) -> MemoryStore | SqliteStore:
+    """`on_failure` is called when the disk lets the store down. Raises StorageError if the directory cannot be used,
+    StorageLocked if a server has it."""
+    clock = SystemClock()
+    if data is None:
+        return MemoryStore(clock.now_ms, IdGenerator(clock.now_ms, os.urandom))
+    return await SqliteStore.open(data, now_ms=clock.now_ms, entropy=os.urandom, on_failure=on_failure)
+
+
+@contextlib.asynccontextmanager
+async def open_application(settings: Settings) -> AsyncGenerator[Application, None]:
+    """A running server, to be reached through `.asgi`. Raises StorageError, Denied (an unsafe setting)."""
+    check_binding(settings.host, settings.password)
+    loop = asyncio.get_running_loop()
+    failed: asyncio.Future[StorageError] = loop.create_future()
+
+    def fail(error: StorageError) -> None:
+        if not failed.done():
+            failed.set_result(error)
+
+    def on_failure(error: StorageError) -> None:  # wherever the store notices it
+        loop.call_soon_threadsafe(fail, error)
+
+    store = await open_store(settings.data, on_failure=on_failure)
+    try:
+        application = Application(settings, store, failed)
+    except BaseException:
+        await store.close()
+        raise
+    try:
+        await application.start()
+        yield application
+    finally:
+        await application.stop()
+
+
+async def serve(settings: Settings, *, listening: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT. `listening` is told the URL once requests are served.
+
+    Raises Unavailable if the address cannot be had, Denied for an unsafe setting, StorageError if the store cannot be used
+    or cannot go on."""
+    async with (
+        open_application(settings) as application,
+        Listener(application.asgi, settings.host, settings.port, stopping=application.stop) as listener,
+    ):
+        asked = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, asked.set)
+        listening(listener.url)
+        waiting = asyncio.create_task(asked.wait())
+        await asyncio.wait((waiting, application.failed), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+    if application.failed.done():
+        raise application.failed.result()
+
+
+def _state_directory(settings: Settings) -> Path:
+    """Where tools leave long output: beside the records, or with other programs' temporary files."""
+    return settings.data if settings.data is not None else Path(tempfile.gettempdir()) / "holdfast"

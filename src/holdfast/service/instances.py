@@ -1,18 +1,20 @@
 """A project directory as the server works on it: its project, configuration, models, agents and commands.
 
 Made when a directory is first asked for and kept until it is disposed of (or until many others were used since). One
-directory has one instance, however it is spelled.
+directory has one instance, however it is spelled. Configuration files are looked at again every now and then, so an edit
+holds for the next prompt; a turn that runs keeps the last configuration that could be read.
 """
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final, Protocol
 
 import msgspec
 
 from holdfast.agent.providers.registry import ProviderRegistry
 from holdfast.core.catalogue import Agent, Command
+from holdfast.core.clock import Clock
 from holdfast.core.config import Config
 from holdfast.core.errors import Invalid, NotFound
 from holdfast.core.messages import MessageModel
@@ -21,12 +23,16 @@ from holdfast.service.agents import agents_of, commands_of, default_agent
 from holdfast.service.projects import Place, checked_directory, find_place
 
 _INSTANCES_MAX: Final = 256
+_LOOK_AGAIN_MS: Final = 1000
 
 
-class LoadConfig(Protocol):
-    def __call__(self, directory: str, worktree: str | None) -> Config:
-        """The merged `opencode.json`. Reads files. Raises Invalid, naming the file that is wrong."""
-        ...
+class Configuration(Protocol):
+    """`service.config.Configuration`. Reads files. Both raise Invalid, naming the file that is wrong, and answer the very
+    same objects for as long as no file changes."""
+
+    def config(self, directory: str, worktree: str) -> Config: ...
+
+    def providers(self, directory: str, worktree: str) -> ProviderRegistry: ...
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,65 +85,63 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Instances:
-    """`default_directory` is what a request means that names none."""
+    """`default_directory` is what a request means that names none; `tool_output` where tools leave long output."""
 
-    def __init__(
-        self,
-        default_directory: str,
-        *,
-        load_config: LoadConfig,
-        make_registry: Callable[[Config], ProviderRegistry],
-        tool_output: str,
-    ) -> None:
+    def __init__(self, default_directory: str, *, configuration: Configuration, clock: Clock, tool_output: str) -> None:
         self.default_directory = default_directory
-        self._load_config = load_config
-        self._make_registry = make_registry
+        self._configuration = configuration
+        self._clock = clock
         self._tool_output = tool_output
-        self._spelled: dict[str, Instance] = {}
+        self._known: dict[str, tuple[Instance, int]] = {}
         self._opening: dict[str, asyncio.Task[Instance]] = {}
 
     async def open(self, directory: str | None = None) -> Instance:
         """Raises Invalid unless it is an existing directory given by an absolute path, with a readable configuration."""
-        spelled = directory if directory else self.default_directory
-        instance = self._spelled.get(spelled)
-        return instance if instance is not None else await self._open(spelled)
+        spelled = directory or self.default_directory
+        known = self._known.get(spelled)
+        if known is not None and self._clock.now_ms() < known[1] + _LOOK_AGAIN_MS:
+            return known[0]
+        return await self._open(spelled)
 
     def opened(self, directory: str) -> Instance | None:
-        """The instance, if it is there already."""
-        return self._spelled.get(directory)
+        """The instance as it was last read, if it was."""
+        known = self._known.get(directory)
+        return known[0] if known is not None else None
 
     def dispose(self, directory: str | None = None) -> None:
-        """Forget one instance, or all: the next request reads the configuration again."""
-        for spelled, instance in tuple(self._spelled.items()):
+        """Forget one instance, or all: the next request makes it anew."""
+        for spelled, (instance, _) in tuple(self._known.items()):
             if directory is None or instance.directory == directory:
-                del self._spelled[spelled]
+                del self._known[spelled]
 
     async def _open(self, spelled: str) -> Instance:
         directory = checked_directory(spelled)
-        instance = self._spelled.get(directory)
-        if instance is None:
-            opening = self._opening.get(directory)
-            if opening is None:
-                opening = self._opening[directory] = asyncio.create_task(self._make(directory))
-                opening.add_done_callback(lambda _: self._opening.pop(directory, None))
-            instance = await asyncio.shield(opening)
-        for name in (directory, spelled):
-            self._spelled[name] = instance
-        while len(self._spelled) > _INSTANCES_MAX:
-            del self._spelled[next(iter(self._spelled))]
+        opening = self._opening.get(directory)
+        if opening is None:
+            opening = self._opening[directory] = asyncio.create_task(self._read(directory))
+            opening.add_done_callback(lambda _: self._opening.pop(directory, None))
+        instance = await asyncio.shield(opening)
+        for name in {directory, spelled}:
+            self._known.pop(name, None)
+            self._known[name] = instance, self._clock.now_ms()
+        while len(self._known) > _INSTANCES_MAX:
+            del self._known[next(iter(self._known))]
         return instance
 
-    async def _make(self, directory: str) -> Instance:
-        place = await find_place(directory)
-        worktree = place.worktree if place.vcs else None
-        config = await asyncio.to_thread(self._load_config, directory, worktree)
+    async def _read(self, directory: str) -> Instance:
+        last = self.opened(directory)
+        place = last.place if last is not None else await find_place(directory)
+        root = place.worktree if place.vcs else directory
+        config = await asyncio.to_thread(self._configuration.config, directory, root)
+        if last is not None and last.config is config:
+            return last
         path = os.path.relpath(directory, place.worktree)
         return Instance(
             directory=directory,
             path="" if path == "." else path,
             place=place,
             config=config,
-            registry=self._make_registry(config),
+            registry=self._configuration.providers(directory, root),
             agents=agents_of(config, self._tool_output),
             commands=commands_of(config),
         )

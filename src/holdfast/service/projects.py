@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
+from msgspec.structs import replace
 
-from holdfast.core.errors import Invalid
+from holdfast.core.catalogue import Project, ProjectTime
+from holdfast.core.clock import Clock
+from holdfast.core.errors import Invalid, NotFound
+from holdfast.core.store import SessionStore
 
 GLOBAL: Final = "global"
 _GIT_SECONDS_MAX: Final = 5.0
@@ -84,3 +88,65 @@ async def _first_commit(worktree: str) -> str | None:
             await process.wait()
     commits = sorted(output.decode("ascii", "replace").split())
     return commits[0] if process.returncode == 0 and commits and _COMMIT.fullmatch(commits[0]) else None
+
+
+class ProjectService:
+    """The projects that sessions were made in."""
+
+    def __init__(self, store: SessionStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def all(self) -> tuple[Project, ...]:
+        """Newest use first; a project that has several work trees here is listed with the one used last, and its others
+        as `sandboxes`."""
+        found: dict[str, Project] = {}
+        for known in sorted(await self._store.directories(), key=lambda known: known.updated, reverse=True):
+            worktree = worktree_of(known.directory)
+            root = worktree or "/"
+            project = found.get(known.project_id)
+            if project is None:
+                found[known.project_id] = Project(
+                    id=known.project_id,
+                    worktree=root,
+                    vcs="git" if worktree else None,
+                    time=ProjectTime(created=known.created, updated=known.updated),
+                    sandboxes=(),
+                )
+            else:
+                is_new = root != project.worktree and root not in project.sandboxes and project.id != GLOBAL
+                found[known.project_id] = replace(
+                    project,
+                    time=replace(project.time, created=min(project.time.created, known.created)),
+                    sandboxes=(*project.sandboxes, root) if is_new else project.sandboxes,
+                )
+        return tuple(found.values())
+
+    async def current(self, place: Place) -> Project:
+        """The project of a directory, whether it has sessions or not."""
+        for project in await self.all():
+            if project.id == place.id:
+                return replace(project, worktree=place.worktree, vcs=place.vcs)
+        now = self._clock.now_ms()
+        return Project(
+            id=place.id,
+            worktree=place.worktree,
+            vcs=place.vcs,
+            time=ProjectTime(created=now, updated=now),
+            sandboxes=(),
+        )
+
+    async def directories(self, project_id: str) -> tuple[str, ...]:
+        """Where sessions of the project work. Raises NotFound if there are none."""
+        found = tuple(known.directory for known in await self._store.directories() if known.project_id == project_id)
+        if not found:
+            raise NotFound("Project", project_id)
+        return found
+
+
+class Locations(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the user's and our own files are, as absolute paths."""
+
+    home: str
+    state: str
+    config: str

@@ -1,1 +1,26 @@
-"""The OpenCode face."""
+"""The OpenCode face: its V1 API, as far as stock clients need it."""
+
+from collections.abc import Sequence
+
+from litestar.handlers import HTTPRouteHandler
+
+from holdfast.server.opencode.catalogue import catalogue_routes
+from holdfast.server.opencode.events import EventStreams
+from holdfast.server.opencode.messages import message_routes
+from holdfast.server.opencode.parameters import InstanceProvider
+from holdfast.server.opencode.requests import request_routes
+from holdfast.server.opencode.sessions import session_routes
+from holdfast.service.services import Services
+
+
+def typed_routes(services: Services, streams: EventStreams) -> Sequence[HTTPRouteHandler]:
+    """Every route but the event streams."""
+    return [
+        *catalogue_routes(services.instances, services.projects, services.locations, streams.announce_disposed),
+        *session_routes(services.sessions, services.turns),
+        *message_routes(services.messages),
+        *request_routes(services.requests),
+    ]
+
+
+__all__ = ["EventStreams", "InstanceProvider", "typed_routes"]

@@ -1,0 +1,187 @@
+"""The server as one ASGI application: the gate, then event streams, then the typed routes.
+
+Routes that carry streams are dispatched here, on the raw path; everything else is Litestar's. What all routes share is in
+this file: who may ask, cross-origin headers, HEAD, errors. Plain ASGI throughout, since each layer costs every request.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
+
+import msgspec
+from litestar import Litestar, MediaType, Request, Response, get
+from litestar.di import Provide
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException, ValidationException
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+
+from holdfast import __version__
+from holdfast.server.asgi import JSON, App, Header, HttpScope, Message, Receive, Send, respond
+from holdfast.server.auth import CHALLENGE, Gate, Refusal
+from holdfast.server.bodies import raw_answer
+from holdfast.server.errors import answer_to, named
+from holdfast.server.opencode import EventStreams, InstanceProvider, typed_routes
+from holdfast.service.services import Services
+
+BODY_BYTES_MAX: Final = 8 * 1024 * 1024
+HEARTBEAT_SECONDS: Final = 10.0
+
+_WELCOME: Final = f"""\
+Holdfast {__version__}
+
+    opencode attach ADDRESS   the OpenCode TUI on this server
+    holdfast run PROMPT       one turn in the terminal
+    GET /doc                  every route
+"""
+
+_VARY: Final[Header] = (b"vary", b"Origin")
+
+
+class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    gate: Gate
+    heartbeat_seconds: float = HEARTBEAT_SECONDS
+    body_bytes_max: int = BODY_BYTES_MAX
+
+
+def create_app(services: Services, options: ServerOptions) -> App:
+    streams = EventStreams(
+        services.events,
+        services.instances,
+        clock=services.clock,
+        new_id=services.new_id,
+        heartbeat_seconds=options.heartbeat_seconds,
+    )
+    typed = Litestar(
+        route_handlers=[*typed_routes(services, streams), _welcome],
+        dependencies={"instance": Provide(InstanceProvider(services.instances))},
+        exception_handlers={Exception: _on_error},
+        request_max_body_size=options.body_bytes_max,
+        openapi_config=OpenAPIConfig(
+            title="Holdfast",
+            version=__version__,
+            path="/doc",
+            render_plugins=[JsonRenderPlugin(path="/", media_type=MediaType.JSON)],
+            use_handler_docstrings=False,
+        ),
+        logging_config=None,
+    )
+    return _Server(options.gate, streams.apps(), cast(App, typed))
+
+
+class _Server:
+    def __init__(self, gate: Gate, streams: Mapping[bytes, App], typed: App) -> None:
+        self._gate = gate
+        self._streams = streams
+        self._typed = typed
+
+    async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        refusal = self._gate.refuse_place(headers, scope["scheme"])
+        if refusal is not None:
+            await _refuse(send, refusal, (_VARY,))
+            return
+        origin = headers.get(b"origin")
+        common = (_VARY,) if origin is None else (_VARY, (b"access-control-allow-origin", origin))
+        if origin is not None and b"access-control-request-method" in headers and scope["method"] == "OPTIONS":
+            await respond(send, 204, headers=(*common, *_preflight(headers)))
+            return
+        refusal = self._gate.refuse_stranger(headers, scope["query_string"])
+        if refusal is None and (b"%00" in scope["query_string"] or b"%00" in scope.get("raw_path", b"")):
+            refusal = Refusal(400, "NUL characters are nowhere part of a name.")
+        if refusal is not None:
+            await _refuse(send, refusal, common)
+            return
+        await self._dispatch(scope, receive, _Answering(send, common, is_head=scope["method"] == "HEAD"))
+
+    async def _dispatch(self, scope: HttpScope, receive: Receive, send: "_Answering") -> None:
+        raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+        stream = self._streams.get(raw_path)
+        try:
+            if stream is None:
+                await self._typed({**scope, "method": "GET"} if send.is_head else scope, receive, send)
+            elif scope["method"] in ("GET", "HEAD"):
+                await stream(scope, receive, send)
+            elif scope["method"] == "OPTIONS":
+                await respond(send, 204, headers=[(b"allow", b"GET, HEAD, OPTIONS")])
+            else:
+                answer = named(405, f"{scope['path']} is read with GET.")
+                await respond(send, answer.status, answer.json, [JSON, (b"allow", b"GET, HEAD, OPTIONS")])
+        except Exception as error:
+            if send.started:
+                raise
+            answer = answer_to(error)
+            await respond(send, answer.status, answer.json, [JSON])
+
+
+class _Answering:
+    """`send` that adds the headers of every answer, and leaves out the body of an answer to HEAD."""
+
+    __slots__ = ("_common", "_send", "is_head", "started")
+
+    def __init__(self, send: Send, common: Sequence[Header], *, is_head: bool) -> None:
+        self._send = send
+        self._common = common
+        self.is_head = is_head
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            message["headers"] = [*message["headers"], *self._common]
+        elif self.is_head and message.get("body"):
+            message["body"] = b""
+        await self._send(message)
+
+
+async def _refuse(send: Send, refusal: Refusal, common: Sequence[Header]) -> None:
+    if refusal.reason is None:
+        await respond(send, refusal.status, headers=(*common, CHALLENGE))
+    else:
+        answer = named(refusal.status, refusal.reason)
+        await respond(send, answer.status, answer.json, (*common, JSON))
+
+
+def _preflight(headers: Mapping[bytes, bytes]) -> Sequence[Header]:
+    return [
+        (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE"),
+        (b"access-control-allow-headers", headers.get(b"access-control-request-headers", b"")),
+        (b"access-control-max-age", b"600"),
+    ]
+
+
+@get("/", include_in_schema=False, media_type="text/plain", sync_to_thread=False)
+def _welcome() -> str:
+    return _WELCOME
+
+
+def _on_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    headers: Mapping[str, str] | None = None
+    match error:
+        case ValidationException():
+            answer = named(400, _reasons(error), kind=_kind(error))
+        case NotFoundException():
+            answer = named(404, f"There is no {request.method} {request.url.path}")
+        case HTTPException():
+            answer = named(error.status_code, error.detail)
+            headers = error.headers
+            if isinstance(error, MethodNotAllowedException):
+                answer = named(405, f"{request.url.path} does not know {request.method}.")
+        case _:
+            answer = answer_to(error)
+    return raw_answer(answer.json, status=answer.status, headers=headers)
+
+
+def _problems(error: ValidationException) -> list[dict[str, Any]]:
+    return cast(list[dict[str, Any]], error.extra) if isinstance(error.extra, list) else []
+
+
+def _reasons(error: ValidationException) -> str:
+    """`limit: Expected int >= 1`"""
+    reasons = [f"{problem.get('key', 'request')}: {problem['message']}" for problem in _problems(error)]
+    return "; ".join(reasons) or error.detail
+
+
+def _kind(error: ValidationException) -> str:
+    sources = {str(getattr(problem.get("source"), "value", problem.get("source"))) for problem in _problems(error)}
+    return "Query" if sources == {"query"} else "Params" if sources == {"path"} else "Payload"

@@ -1,0 +1,124 @@
+"""Errors as HTTP answers, in the shapes that OpenCode's clients know. Whose fault it is decides the status.
+
+What is not one of our errors is a defect: the answer is an honest 500 with a `ref`, and the log has the traceback under
+the same ref. No answer carries a traceback or a secret.
+"""
+
+import secrets
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from holdfast.core.codec import to_json
+from holdfast.core.errors import (
+    Conflict,
+    Denied,
+    HoldfastError,
+    Invalid,
+    NotFound,
+    SessionBusy,
+    StorageError,
+    TooLarge,
+    Unavailable,
+)
+from holdfast.core.wire import Wire
+
+log = structlog.get_logger()
+
+# --- shapes -----------------------------------------------------------------------------------------------------
+
+
+class ErrorData(Wire):
+    """`kind` is the part of the request that is wrong, `hint` what to do about it."""
+
+    message: str
+    kind: str | None = None
+    field: str | None = None
+    hint: str | None = None
+    ref: str | None = None
+
+
+class NamedError(Wire):
+    """The shape of most errors: `{"name": "NotFoundError", "data": {"message": …}}`."""
+
+    name: str
+    data: ErrorData
+
+
+class TaggedError(Wire):
+    """The shape of some: `{"_tag": "SessionBusyError", "sessionID": …, "message": …}`."""
+
+    tag: str = msgspec.field(name="_tag")
+    message: str
+    session_id: str | None = None
+    request_id: str | None = None
+
+
+class Answer(msgspec.Struct, frozen=True):
+    status: int
+    body: NamedError | TaggedError
+
+    @property
+    def json(self) -> bytes:
+        return to_json(self.body)
+
+
+_TAGGED: Final = {
+    "Permission request": "PermissionNotFoundError",
+    "Question request": "QuestionNotFoundError",
+}
+
+_STATUS_NAMES: Final = {
+    400: "BadRequest",
+    401: "UnauthorizedError",
+    403: "ForbiddenError",
+    404: "NotFoundError",
+    405: "MethodNotAllowed",
+    413: "PayloadTooLarge",
+    415: "UnsupportedMediaType",
+    503: "UnavailableError",
+}
+
+
+def answer_to(error: BaseException) -> Answer:
+    """The answer to a request that failed with this."""
+    match error:
+        case NotFound() if error.kind in _TAGGED:
+            return Answer(404, TaggedError(tag=_TAGGED[error.kind], request_id=error.id, message=error.message))
+        case NotFound():
+            return named(404, error.message, hint=error.hint)
+        case TooLarge():
+            return named(413, error.message, hint=error.hint)
+        case Invalid():
+            return named(400, error.message, kind=_kind(error.field), field=error.field, hint=error.hint)
+        case SessionBusy():
+            return Answer(409, TaggedError(tag="SessionBusyError", session_id=error.session_id, message=error.message))
+        case Conflict():
+            return Answer(409, TaggedError(tag="ConflictError", message=error.message))
+        case Denied():
+            return named(403, error.message, hint=error.hint)
+        case Unavailable():
+            return named(503, error.message, hint=error.hint)
+        case StorageError():
+            return _defect(error, "The store failed, so the server stops. Its log says why.")
+        case _:
+            return _defect(error, "Unexpected server error. Check server logs for details.")
+
+
+def named(status: int, message: str, **more: Any) -> Answer:
+    """An error without a type of ours: unknown routes, refused requests."""
+    return Answer(
+        status, NamedError(name=_STATUS_NAMES.get(status, "BadRequest"), data=ErrorData(message=message, **more))
+    )
+
+
+def _defect(error: BaseException, message: str) -> Answer:
+    ref = f"err_{secrets.token_hex(4)}"
+    reason = error.message if isinstance(error, HoldfastError) else type(error).__name__
+    log.error("request.failed", ref=ref, reason=reason, exc_info=error)
+    return Answer(500, NamedError(name="UnknownError", data=ErrorData(message=message, ref=ref)))
+
+
+def _kind(field: str | None) -> str:
+    return "Query" if field in ("directory", "limit", "before", "start", "after", "Last-Event-ID") else "Payload"

@@ -1,0 +1,106 @@
+"""uvicorn on a socket of ours, started and stopped in good order, without its own ideas about signals and logs."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Generator
+from types import TracebackType
+from typing import Any, Final, Self, cast
+
+import uvicorn
+
+from holdfast.core.errors import Unavailable
+from holdfast.server.asgi import App
+
+_GRACE_SECONDS: Final = 2
+_KEEP_ALIVE_SECONDS: Final = 75
+_BACKLOG: Final = 2048
+
+
+class Listener:
+    """`async with Listener(app, host, port, stopping=…) as listener:` serves at `listener.url`. `stopping` is called when
+    it stops, after new connections are refused and while answers that are under way are finished."""
+
+    def __init__(
+        self, app: App, host: str, port: int, *, stopping: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        self._app = app
+        self._host = host
+        self._port = port
+        self._stopping = stopping
+        self.url = ""
+
+    async def __aenter__(self) -> Self:
+        """Raises Unavailable if the address cannot be had."""
+        self._socket = _listen(self._host, self._port)
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        self.url = f"http://{host}:{self._socket.getsockname()[1]}"
+        config = uvicorn.Config(
+            cast(Any, self._app),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+        self._server = _Server(config, self._stopping)
+        self._task = asyncio.create_task(self._server.serve([self._socket]))
+        ready = asyncio.create_task(self._server.ready.wait())
+        await asyncio.wait((ready, self._task), return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if self._task.done():
+            self._task.result()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.should_exit = True
+        await self._task
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], Awaitable[None]] | None) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Signals are the business of whoever owns the process."""
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Streams and waiting prompts end only when they are told to, and uvicorn waits for them: so, side by side.
+        stopping = asyncio.ensure_future(self._stopping()) if self._stopping is not None else None
+        await super().shutdown(sockets)
+        if stopping is not None:
+            await stopping
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+        except BaseException:
+            listening.close()
+            raise
+    except OSError as error:
+        raise Unavailable(
+            f"Cannot listen on {host}:{port}: {error.strerror or error}",
+            hint="Another program may have the port: choose one with --port, or 0 for any that is free.",
+        ) from error
+    listening.setblocking(False)
+    return listening

@@ -1,0 +1,116 @@
+"""What the server offers and where it is: health, configuration, models, agents, commands, projects, paths."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from litestar import Response, get, post
+from litestar.handlers import HTTPRouteHandler
+from msgspec.structs import replace
+
+from holdfast import __version__
+from holdfast.core.catalogue import Agent, Command, ConfigProviders, Path, Project, ProviderList
+from holdfast.core.config import Config, public, public_settings
+from holdfast.core.wire import Wire
+from holdfast.server.bodies import answer
+from holdfast.server.opencode.parameters import InstanceOfRequest, documented
+from holdfast.service.instances import Instances
+from holdfast.service.projects import Locations, ProjectService
+
+
+class Health(Wire):
+    healthy: bool
+    version: str
+
+
+class ProjectDirectory(Wire):
+    directory: str
+
+
+def catalogue_routes(
+    instances: Instances,
+    projects: ProjectService,
+    locations: Locations,
+    announce_disposed: Callable[[str | None], Awaitable[None]],
+) -> Sequence[HTTPRouteHandler]:
+    """`announce_disposed` tells event streams that a directory (None: every one) starts anew."""
+
+    @get("/global/health", summary="Is the server up?", **documented(Health))
+    async def health() -> Response[bytes]:
+        return answer(Health(healthy=True, version=__version__))
+
+    @get("/config", summary="The configuration, without secrets", **documented(Config))
+    async def config(instance: InstanceOfRequest) -> Response[bytes]:
+        return answer(public(instance.config))
+
+    @get("/config/providers", summary="Providers that are configured", **documented(ConfigProviders))
+    async def config_providers(instance: InstanceOfRequest) -> Response[bytes]:
+        return answer(instance.registry.config_providers())
+
+    @get("/provider", summary="Providers", **documented(ProviderList))
+    async def providers(instance: InstanceOfRequest) -> Response[bytes]:
+        return answer(instance.registry.provider_list())
+
+    @get("/agent", summary="Agents", **documented(list[Agent]))
+    async def agents(instance: InstanceOfRequest) -> Response[bytes]:
+        shown = [replace(agent, options=public_settings(agent.options)) for agent in instance.agents.values()]
+        return answer(shown)
+
+    @get("/command", summary="Commands", **documented(list[Command]))
+    async def commands(instance: InstanceOfRequest) -> Response[bytes]:
+        return answer(instance.commands)
+
+    @get("/path", summary="Where things are", **documented(Path))
+    async def path(instance: InstanceOfRequest) -> Response[bytes]:
+        return answer(
+            Path(
+                home=locations.home,
+                state=locations.state,
+                config=locations.config,
+                worktree=instance.place.worktree,
+                directory=instance.directory,
+            )
+        )
+
+    @get("/project", summary="Projects that have sessions", **documented(list[Project], "Newest use first."))
+    async def list_projects() -> Response[bytes]:
+        return answer(await projects.all())
+
+    @get("/project/current", summary="The project of the directory", **documented(Project))
+    async def current_project(instance: InstanceOfRequest) -> Response[bytes]:
+        return answer(await projects.current(instance.place))
+
+    @get(
+        "/project/{project_id:str}/directories",
+        summary="Directories of a project that have sessions",
+        **documented(list[ProjectDirectory], missing="There is no such project."),
+    )
+    async def project_directories(project_id: str) -> Response[bytes]:
+        return answer([ProjectDirectory(directory=name) for name in await projects.directories(project_id)])
+
+    @post("/instance/dispose", summary="Read the directory's configuration again", **documented(bool))
+    async def dispose_instance(instance: InstanceOfRequest) -> Response[bytes]:
+        instances.dispose(instance.directory)
+        await announce_disposed(instance.directory)
+        return answer(True)
+
+    @post("/global/dispose", summary="Read every configuration again", **documented(bool))
+    async def dispose_all() -> Response[bytes]:
+        instances.dispose()
+        await announce_disposed(None)
+        return answer(True)
+
+    routes: list[Any] = [
+        health,
+        config,
+        config_providers,
+        providers,
+        agents,
+        commands,
+        path,
+        list_projects,
+        current_project,
+        project_directories,
+        dispose_instance,
+        dispose_all,
+    ]
+    return routes

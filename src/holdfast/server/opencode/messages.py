@@ -1,0 +1,125 @@
+"""`/session/{id}/message…`: prompts, and the messages of a session in pages."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+import msgspec
+from litestar import Request, Response, get, post
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import Parameter
+
+from holdfast.core.codec import to_json
+from holdfast.core.errors import Invalid
+from holdfast.core.messages import WithParts
+from holdfast.core.store import RawMessage
+from holdfast.core.wire import Wire
+from holdfast.server.bodies import JsonBody, raw_answer
+from holdfast.server.opencode.parameters import LIMIT_MAX, TIME_MAX, documented
+from holdfast.server.opencode.sessions import NO_SESSION
+from holdfast.service.messages import MessageService, Prompt, message_json, raw_json
+
+NO_MESSAGE = "There is no such session, or no such message in it."
+
+
+def message_routes(messages: MessageService) -> Sequence[HTTPRouteHandler]:
+    @get(
+        "/session/{session_id:str}/message",
+        summary="Messages, oldest first",
+        **documented(
+            list[WithParts],
+            "With `limit`, the newest; more are behind the `Link` and `x-next-cursor` headers.",
+            missing=NO_SESSION,
+        ),
+    )
+    async def list_messages(
+        request: Request[Any, Any, Any],
+        session_id: str,
+        limit: Annotated[int | None, Parameter(ge=1, le=LIMIT_MAX)] = None,
+        before: Annotated[str | None, Parameter(description="A cursor that an earlier page gave.")] = None,
+    ) -> Response[bytes]:
+        page = await messages.page(session_id, limit=limit, before=_version(before) if before is not None else None)
+        body = b"[%b]" % b",".join([raw_json(message) for message in page.messages])
+        if not page.more or not page.messages:
+            return raw_answer(body)
+        return raw_answer(body, headers=_next_page(request, _cursor(page.messages[0])))
+
+    @post(
+        "/session/{session_id:str}/message",
+        summary="Prompt, and wait for the answer",
+        dto=JsonBody[Prompt],
+        **documented(WithParts, "The last message of the turn; with `noReply` the prompt itself.", missing=NO_SESSION),
+    )
+    async def prompt(session_id: str, data: Prompt) -> Response[bytes]:
+        return raw_answer(message_json(await messages.prompt(session_id, data)))
+
+    @post(
+        "/session/{session_id:str}/prompt_async",
+        summary="Prompt, and go on at once",
+        dto=JsonBody[Prompt],
+        **documented(None, "Recorded; the turn shows in the events.", missing=NO_SESSION, status=204),
+    )
+    async def prompt_async(session_id: str, data: Prompt) -> None:
+        await messages.prompt_async(session_id, data)
+
+    @get(
+        "/session/{session_id:str}/message/{message_id:str}",
+        summary="Get a message",
+        **documented(WithParts, missing=NO_MESSAGE),
+    )
+    async def get_message(session_id: str, message_id: str) -> Response[bytes]:
+        return raw_answer(to_json(await messages.get(session_id, message_id)))
+
+    routes: list[Any] = [list_messages, prompt, prompt_async, get_message]
+    return routes
+
+
+# --- pages ------------------------------------------------------------------------------------------------------
+
+
+class _Cursor(Wire):
+    """What clients pass back. OpenCode's has `id` and `time`; `version` is what finds the place."""
+
+    id: str
+    time: int
+    version: Annotated[int, msgspec.Meta(ge=0, le=TIME_MAX)]
+
+
+class _Created(Wire):
+    created: int
+
+
+class _Timed(Wire):
+    time: _Created
+
+
+_cursor_decoder = msgspec.json.Decoder(_Cursor)
+_timed_decoder = msgspec.json.Decoder(_Timed)
+
+
+def _cursor(oldest: RawMessage) -> str:
+    created = _timed_decoder.decode(oldest.info).time.created
+    cursor = to_json(_Cursor(id=oldest.id, time=created, version=oldest.version))
+    return base64.urlsafe_b64encode(cursor).decode().rstrip("=")
+
+
+def _version(cursor: str) -> int:
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        return _cursor_decoder.decode(base64.b64decode(padded, altchars=b"-_", validate=True)).version
+    except (binascii.Error, ValueError, msgspec.MsgspecError):
+        raise Invalid("Not a cursor of this server.", field="before", hint="Use the one of the page before.") from None
+
+
+def _next_page(request: Request[Any, Any, Any], cursor: str) -> dict[str, str]:
+    query = [
+        (name, value) for name, value in request.query_params.multi_items() if name not in ("before", "auth_token")
+    ]
+    url = f"{request.scope['scheme']}://{request.headers.get('host', '')}{request.scope['path']}"
+    return {
+        "Access-Control-Expose-Headers": "Link, X-Next-Cursor",
+        "Link": f'<{url}?{urlencode([*query, ("before", cursor)])}>; rel="next"',
+        "X-Next-Cursor": cursor,
+    }

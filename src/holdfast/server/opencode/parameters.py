@@ -1,0 +1,65 @@
+"""Parameters that many routes share, and what their answers are documented to be."""
+
+from typing import Annotated, Any, Final
+from urllib.parse import unquote
+
+from litestar.openapi import ResponseSpec
+from litestar.params import Dependency, Parameter
+
+from holdfast.core.errors import Invalid
+from holdfast.core.wire import Wire
+from holdfast.server.errors import NamedError
+from holdfast.service.instances import Instance, Instances
+
+LIMIT_MAX: Final = 1_000_000
+TIME_MAX: Final = (1 << 53) - 1
+
+DirectoryQuery = Annotated[
+    str | None, Parameter(query="directory", description="Absolute path of the project directory.")
+]
+DirectoryHeader = Annotated[
+    str | None,
+    Parameter(header="x-opencode-directory", description="The same as a header, URL-encoded; the query goes first."),
+]
+
+InstanceOfRequest = Annotated[Instance, Dependency(skip_validation=True)]
+"""The instance of the directory that the request names. Routes take it as `instance`."""
+
+
+class InstanceProvider:
+    """The dependency behind `InstanceOfRequest`."""
+
+    def __init__(self, instances: Instances) -> None:
+        self._instances = instances
+
+    async def __call__(self, directory: DirectoryQuery = None, directory_header: DirectoryHeader = None) -> Instance:
+        return await self._instances.open(directory or decoded(directory_header))
+
+
+def decoded(header: str | None) -> str | None:
+    if header is None:
+        return None
+    try:
+        return unquote(header, errors="strict")
+    except UnicodeDecodeError:
+        raise Invalid("x-opencode-directory is not URL-encoded UTF-8.", field="directory") from None
+
+
+def documented(
+    shape: Any,
+    description: str = "Done.",
+    *,
+    missing: str | None = None,
+    missing_shape: type[Wire] = NamedError,
+    status: int = 200,
+) -> dict[str, Any]:
+    """The keyword arguments of a route that answers with this type; `missing` is what a 404 means, if there is one."""
+    responses = {
+        status: ResponseSpec(shape, generate_examples=False, description=description),
+        400: ResponseSpec(
+            NamedError, generate_examples=False, description="The request is wrong; the message says where."
+        ),
+    }
+    if missing is not None:
+        responses[404] = ResponseSpec(missing_shape, generate_examples=False, description=missing)
+    return {"status_code": status, "responses": responses}

@@ -1,0 +1,96 @@
+"""What a turn needs to know of the world around its session, from the instance of its directory."""
+
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from holdfast.agent.runner import ResolvedModel
+from holdfast.agent.tools import ToolBox
+from holdfast.core.clock import Clock
+from holdfast.core.errors import Invalid
+from holdfast.core.messages import UserMessage
+from holdfast.core.session import Session
+from holdfast.service.instances import Instance, Instances
+from holdfast.service.projects import worktree_of
+
+_INTRODUCTION: Final = """\
+You are a software engineer who works in the user's project through tools. Do what is asked, completely, and no more.
+Look before you change: read the files that matter and follow the conventions you find in them. After a change, check that
+it works, with the project's own tests where there are some. Say plainly what you did, what you could not do, and what
+failed. Be brief; the user reads your answers in a terminal. Refer to code as path:line."""
+
+_INSTRUCTION_FILES: Final = ("AGENTS.md", "CLAUDE.md")
+_INSTRUCTION_BYTES_MAX: Final = 64 * 1024
+
+
+class InstanceEnvironment:
+    """`agent.runner.Environment` on instances."""
+
+    def __init__(self, instances: Instances, *, tools: ToolBox, clock: Clock, tool_output: Path) -> None:
+        self._instances = instances
+        self._tools = tools
+        self._clock = clock
+        self._tool_output = tool_output
+
+    async def model(self, session: Session, user: UserMessage) -> ResolvedModel:
+        instance = await self._instance(session)
+        provider, model = instance.registry.resolve(user.model.provider_id, user.model.model_id)
+        return ResolvedModel(provider=provider, model_id=model.api.id, output_tokens_max=model.limit.output or None)
+
+    def tools(self, session: Session, user: UserMessage) -> ToolBox:
+        return self._tools
+
+    def system(self, session: Session, user: UserMessage) -> tuple[str, ...]:
+        instance = self._instances.opened(session.directory)
+        agent = instance.agents.get(user.agent) if instance is not None else None
+        paragraphs = [(agent.prompt if agent is not None else None) or _INTRODUCTION, self._surroundings(session)]
+        paragraphs += _instructions(Path(session.directory), Path(self.worktree(session)))
+        if user.system:
+            paragraphs.append(user.system)
+        return tuple(paragraphs)
+
+    def worktree(self, session: Session) -> str:
+        return worktree_of(session.directory) or "/"
+
+    def output_directory(self, session: Session) -> Path:
+        return self._tool_output / session.id
+
+    async def _instance(self, session: Session) -> Instance:
+        """A configuration that was broken by an edit in mid-turn does not end the turn."""
+        try:
+            return await self._instances.open(session.directory)
+        except Invalid:
+            last = self._instances.opened(session.directory)
+            if last is None:
+                raise
+            return last
+
+    def _surroundings(self, session: Session) -> str:
+        today = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC).strftime("%Y-%m-%d")
+        return "\n".join(
+            (
+                f"Working directory: {session.directory}",
+                f"Project root: {self.worktree(session)}",
+                f"Platform: {platform.system().lower()}",
+                f"Date: {today}",
+            )
+        )
+
+
+def _instructions(directory: Path, worktree: Path) -> list[str]:
+    """The project's own words to agents, from its root down to the directory."""
+    folders = [
+        folder for folder in (directory, *directory.parents) if folder == directory or folder.is_relative_to(worktree)
+    ]
+    found: list[str] = []
+    for folder in reversed(folders if worktree != Path("/") else [directory]):
+        for name in _INSTRUCTION_FILES:
+            file = folder / name
+            try:
+                text = file.read_bytes()[:_INSTRUCTION_BYTES_MAX].decode("utf-8", "replace")
+            except OSError:
+                continue
+            found.append(f"Instructions from {file}:\n{text}")
+            break
+    return found

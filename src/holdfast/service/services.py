@@ -1,0 +1,56 @@
+"""All services of one server, for its faces."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from holdfast.agent.runner import Engine
+from holdfast.core.clock import Clock
+from holdfast.core.ids import Prefix
+from holdfast.core.store import SessionStore
+from holdfast.service.events import EventService
+from holdfast.service.instances import Instances
+from holdfast.service.messages import MessageService
+from holdfast.service.projects import Locations, ProjectService
+from holdfast.service.requests import RequestService
+from holdfast.service.sessions import SessionService
+from holdfast.service.turns import TurnService
+
+
+class Services(msgspec.Struct, frozen=True, kw_only=True):
+    clock: Clock
+    new_id: Callable[[Prefix], str]
+    locations: Locations
+    instances: Instances
+    projects: ProjectService
+    sessions: SessionService
+    messages: MessageService
+    turns: TurnService
+    requests: RequestService
+    events: EventService
+
+
+def make_services(
+    store: SessionStore,
+    engine: Engine,
+    *,
+    clock: Clock,
+    new_id: Callable[[Prefix], str],
+    pick: Callable[[int], int],
+    instances: Instances,
+    locations: Locations,
+) -> Services:
+    """`pick(n)` gives a random number in [0, n)."""
+    turns = TurnService(store, engine)
+    return Services(
+        clock=clock,
+        new_id=new_id,
+        locations=locations,
+        instances=instances,
+        projects=ProjectService(store, clock),
+        sessions=SessionService(store, clock=clock, new_id=new_id, pick=pick, instances=instances, turns=turns),
+        messages=MessageService(store, clock=clock, new_id=new_id, instances=instances, turns=turns),
+        turns=turns,
+        requests=RequestService(store, engine),
+        events=EventService(store, clock),
+    )
