@@ -22,31 +22,40 @@ async def check_session(arena: Arena, session: str, prompts: list[str]) -> None:
     stored: list[Any] = await arena.call("GET", f"/session/{session}/message")
 
     # No gap, no repeat: what a resumed subscriber folds is what the server answers.
-    assert [id for id, count in arena.event_ids.items() if count > 1] == []
+    same([id for id, count in arena.event_ids.items() if count > 1], [])
     offsets = [seen.offset for seen in arena.watcher.events]
     assert all(a < b for a, b in pairwise(offsets)), "offsets ran backwards"
-    assert json.loads(to_json(fold.messages())) == stored
-    assert json.loads(to_json(fold.session)) == await arena.call("GET", f"/session/{session}")
+    same(json.loads(to_json(fold.messages())), stored)
+    same(json.loads(to_json(fold.session)), await arena.call("GET", f"/session/{session}"))
 
     # Every token counts.
     seen: dict[str, str] = collections.defaultdict(str)
     for event in told:
         seen[event.part_id] += event.delta
     texts = {part["id"]: part.get("text", "") for message in stored for part in message["parts"]}
-    assert {id: text for id, text in seen.items() if not texts[id].startswith(text)} == {}
+    same({id: text for id, text in seen.items() if not texts[id].startswith(text)}, {})
 
     # A turn always ends, once, and nothing stays open.
     requested = [event.message_id for event in arena.events[session] if isinstance(event, TurnRequested)]
     ended = [event.message_id for event in arena.events[session] if isinstance(event, TurnEnded)]
-    assert sorted(requested) == sorted(prompts)
-    assert sorted(ended) == sorted(requested)
+    same(sorted(requested), sorted(prompts))
+    same(sorted(ended), sorted(requested))
     for message in fold.messages():
         assert not isinstance(message.info, AssistantMessage) or is_terminal(message.info), message.info
-        assert [part for part in message.parts if is_open(part)] == []
+        same([part for part in message.parts if is_open(part)], [])
     assert isinstance(fold.status, StatusIdle)
     assert session not in await arena.call("GET", "/session/status")
 
-    assert living_children(session, fold_part_ids(arena, session)) == {}
+    same(living_children(session, fold_part_ids(arena, session)), {})
+
+
+def same(actual: object, expected: object) -> None:
+    """Equality that says what differs, also where pytest does not look."""
+    if actual != expected:
+        a, b = repr(actual), repr(expected)
+        at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+        near = slice(max(0, at - 100), at + 300)
+        raise AssertionError(f"differs at character {at}:\n  is       …{a[near]}\n  expected …{b[near]}")
 
 
 def is_quiet(arena: Arena, session: str, prompts: list[str]) -> bool:

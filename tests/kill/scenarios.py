@@ -20,6 +20,7 @@ from tests.kill.checks import (
     check_session,
     children_die_with_the_server,
     is_quiet,
+    same,
 )
 
 ROUND_SECONDS_MAX = 60
@@ -92,21 +93,21 @@ async def text(round: Round) -> None:
     """A model that writes at a reading pace."""
     count = round.random.randint(20, 80)
     prompt = await round.prompt(round.session, f"[[tokens={count}]] [[delay=3]]")
-    assert round.text(prompt) == tokens(count)
+    same(round.text(prompt), tokens(count))
 
 
 async def burst(round: Round) -> None:
     """A model that writes as fast as it can: many events in one commit."""
     prompt = await round.prompt(round.session, "[[tokens=1500]]")
-    assert round.text(prompt) == tokens(1500)
+    same(round.text(prompt), tokens(1500))
 
 
 async def reasoning(round: Round) -> None:
     """Reasoning that was cut off is kept; the model may then think again, but what it says is said once."""
     prompt = await round.prompt(round.session, "[[reason=40]] [[tokens=15]] [[delay=3]]")
     thoughts = answer_reasoning(round.arena, round.session, prompt)
-    assert round.text(prompt) == tokens(15)
-    assert thoughts[-1] == "".join(f"think{i} " for i in range(40))
+    same(round.text(prompt), tokens(15))
+    same(thoughts[-1], "".join(f"think{i} " for i in range(40)))
 
 
 async def tool(round: Round) -> None:
@@ -122,7 +123,7 @@ async def tool(round: Round) -> None:
     )
     prompt = await round.prompt(session, f'[[tool=bash {{"command":"{command}"}}]] [[tokens=10]] [[delay=3]]')
     _check_tools(round, prompt, ran=len(log.read_text().splitlines()) if log.exists() else 0)
-    assert round.text(prompt) == "Calling. " + tokens(10)
+    same(round.text(prompt), "Calling. " + tokens(10))
 
 
 async def parallel_tools(round: Round) -> None:
@@ -132,7 +133,7 @@ async def parallel_tools(round: Round) -> None:
     call = f'[[tool=bash {{"command":"{command}"}}]]'
     prompt = await round.prompt(session, f"{call}{call}{call} [[tokens=10]] [[delay=3]]")
     _check_tools(round, prompt, ran=len(log.read_text().splitlines()) if log.exists() else 0, calls=3)
-    assert round.text(prompt) == "Calling. " + tokens(10)
+    same(round.text(prompt), "Calling. " + tokens(10))
 
 
 def _check_tools(round: Round, prompt: str, *, ran: int, calls: int = 1) -> None:
@@ -141,8 +142,8 @@ def _check_tools(round: Round, prompt: str, *, ran: int, calls: int = 1) -> None
     completed = [state for state in states if isinstance(state, ToolCompleted)]
     lost = [s for s in states if isinstance(s, ToolError) and (s.metadata or {}).get("interrupted")]
     incomplete = [s for s in states if isinstance(s, ToolError) and (s.metadata or {}).get("incomplete")]
-    assert len(completed) + len(lost) + len(incomplete) == len(states)
-    assert len(completed) + len(lost) == calls
+    same(len(completed) + len(lost) + len(incomplete), len(states))
+    same(len(completed) + len(lost), calls)
     assert len(completed) <= ran <= calls
     assert all("over" in state.output for state in completed)
     assert all("outcome is unknown" in state.error for state in lost)
@@ -157,7 +158,7 @@ async def queue(round: Round) -> None:
     ]
     prompts = await asyncio.gather(*asked)
     for prompt, count in zip(prompts, counts, strict=True):
-        assert round.text(prompt) == tokens(count)
+        same(round.text(prompt), tokens(count))
 
 
 async def sessions(round: Round) -> None:
@@ -165,7 +166,7 @@ async def sessions(round: Round) -> None:
     asked = [round.prompt(session, "[[tokens=40]] [[delay=3]]") for session in round.sessions]
     prompts = await asyncio.gather(*asked)
     for session, prompt in zip(round.sessions, prompts, strict=True):
-        assert round.text(prompt, session) == tokens(40)
+        same(round.text(prompt, session), tokens(40))
 
 
 async def refused(round: Round) -> None:
@@ -173,13 +174,13 @@ async def refused(round: Round) -> None:
     prompt = await round.prompt(
         round.session, f"[[tokens=20]] [[delay=3]] [[status=503]] [[times=2]] [[retryms=150]] {round.session}"
     )
-    assert round.text(prompt) == tokens(20)
+    same(round.text(prompt), tokens(20))
 
 
 async def cut(round: Round) -> None:
     """A provider whose connection breaks: the text goes on where it broke off."""
     prompt = await round.prompt(round.session, f"[[tokens=30]] [[delay=3]] [[cut=15]] [[times=1]] {round.session}")
-    assert round.text(prompt) == tokens(30)
+    same(round.text(prompt), tokens(30))
 
 
 async def abort(round: Round) -> None:
@@ -190,10 +191,10 @@ async def abort(round: Round) -> None:
     queued = asyncio.ensure_future(round.prompt(session, "[[tokens=8]] [[delay=3]]"))
     assert await arena.call("POST", f"/session/{session}/abort") is True
     aborted, answered = await asyncio.gather(hanging, queued)
-    assert round.outcomes(aborted) == ["aborted"]
+    same(round.outcomes(aborted), ["aborted"])
     assert tokens(90).startswith(round.text(aborted))
-    assert round.outcomes(answered) == ["completed"]
-    assert round.text(answered) == tokens(8)
+    same(round.outcomes(answered), ["completed"])
+    same(round.text(answered), tokens(8))
 
 
 SCENARIOS = {
