@@ -3,6 +3,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,6 +27,63 @@ ServerUrl = Annotated[
 Password = Annotated[
     str | None, typer.Option("--password", envvar="OPENCODE_SERVER_PASSWORD", help="What the server asks for.")
 ]
+
+
+DataDirectory = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="The data directory.  [default: $XDG_DATA_HOME/holdfast]"),
+]
+
+
+@app.command()
+def serve(
+    context: typer.Context,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; other than loopback needs a password.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 picks one that is free.", min=0, max=65535)] = 4096,
+    data: DataDirectory = None,
+    directory: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The project that requests mean when they name none.  [default: here]"),
+    ] = None,
+    username: Annotated[str, typer.Option(envvar="OPENCODE_SERVER_USERNAME")] = "opencode",
+    password: Annotated[
+        str | None,
+        typer.Option(
+            envvar="OPENCODE_SERVER_PASSWORD",
+            help="What every request must bring. Better in the variable: others see a command line.",
+        ),
+    ] = None,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Web pages of this origin may use the server. Repeatable."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A further name that this server goes by. Repeatable.")
+    ] = None,
+    keep_deltas: Annotated[
+        int, typer.Option(metavar="SECONDS", help="How long pieces of a finished text are kept beside it.", min=0)
+    ] = 3600,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C. Whatever was going on goes on at the next start, even after a kill -9."""
+    from holdfast.bootstrap import Settings
+    from holdfast.cli.data import data_directory
+    from holdfast.cli.serve import serve as command
+
+    settings = Settings(
+        data=data_directory(data),
+        directory=(directory or Path()).resolve(),
+        host=host,
+        port=port,
+        username=username,
+        password=password or None,
+        cors=tuple(cors or ()),
+        allow_hosts=tuple(allow_host or ()),
+        delta_age_ms=keep_deltas * 1000,
+    )
+    source = context.get_parameter_source("password")
+    command(settings, password_is_visible=source is not None and source.name == "COMMANDLINE")
 
 
 @app.command()

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 
 import typer
 
-from holdfast.core.errors import HoldfastError
+from holdfast.core.errors import Denied, HoldfastError
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -20,13 +20,18 @@ INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 
 
-def conclude(main: Callable[[], Coroutine[Any, Any, int | None]]) -> NoReturn:
+def conclude(
+    main: Callable[[], Coroutine[Any, Any, int | None]],
+    *,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> NoReturn:
     """Run a command to its end and leave with its exit code (None is 0)."""
     try:
-        raise typer.Exit(asyncio.run(main()) or 0)
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            raise typer.Exit(runner.run(main()) or 0)
     except HoldfastError as error:
         complain(error)
-        raise typer.Exit(FAILED) from None
+        raise typer.Exit(USAGE if isinstance(error, Denied) else FAILED) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
