@@ -181,6 +181,19 @@ def test_a_turn_suspended_by_a_graceful_stop_has_not_died():
     assert fold.turns.active == ActiveTurn(message_id="msg_u1", running=False)
 
 
+def test_a_turn_may_be_extended_by_prompts_that_no_user_wrote():
+    fold = answering()
+    fold.apply(s.message(s.user("msg_c")))
+    extended = e.TurnExtended(session_id=s.SESSION, message_id="msg_u1", prompt_id="msg_c")
+    assert fold.apply(extended)
+    assert not fold.apply(extended)
+    fold.apply(s.message(s.assistant("msg_a2", "msg_c")))
+    state = fold.turn_state()
+    assert state.user is not None
+    assert state.user.info.id == "msg_c"
+    assert [step.info.id for step in state.steps] == ["msg_a1", "msg_a2"]
+
+
 def test_an_abort_reaches_the_active_turn_and_leaves_the_queue():
     fold = asked()
     fold.apply(s.message(s.user("msg_u2")))

@@ -1,6 +1,6 @@
 """Everything that is recorded. One frozen type per event; the fields are the wire's `properties`.
 
-The vocabulary is OpenCode's V1 plus five `turn.*` events of our own, which make the queue, the owner and the end of a
+The vocabulary is OpenCode's V1 plus six `turn.*` events of our own, which make the queue, the owner and the end of a
 turn part of the log (stock clients skip types they do not know). `type` is the written wire tag, `version` the shape's
 number: change a shape, raise the number, add an upcaster in `core.codec` and a golden file. Past events always load.
 
@@ -201,6 +201,15 @@ class TurnStarted(SessionEvent):
     message_id: str
 
 
+class TurnExtended(SessionEvent):
+    """User message `prompt_id`, which no user wrote (a request to summarise, or to go on after that), belongs to the
+    active turn and is what its next steps answer. Written by the runner, with that message."""
+
+    type = "turn.extended"
+    message_id: str
+    prompt_id: str
+
+
 class TurnSuspended(SessionEvent):
     """The server stops in good order; the turn goes on after the restart. Written by the runner on shutdown."""
 
@@ -246,6 +255,7 @@ Event = (
     | QuestionRejected
     | TurnRequested
     | TurnStarted
+    | TurnExtended
     | TurnSuspended
     | TurnAbortRequested
     | TurnEnded

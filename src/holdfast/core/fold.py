@@ -22,6 +22,7 @@ from holdfast.core.state import (
     TodoList,
     Turns,
     TurnState,
+    prompts_of,
 )
 
 
@@ -124,15 +125,14 @@ class Fold:
 
     def turn_state(self) -> TurnState:
         turns = self.turns
-        prompt = turns.active.message_id if turns.active else next(iter(turns.queue), None)
+        prompts = prompts_of(turns)
         user: WithParts | None = None
         steps: list[WithParts] = []
-        if prompt is not None:
-            for message in self.messages():
-                if message.info.id == prompt:
-                    user = message
-                elif turns.active and isinstance(message.info, AssistantMessage) and message.info.parent_id == prompt:
-                    steps.append(message)
+        for message in self.messages() if prompts else ():
+            if message.info.id == prompts[-1]:
+                user = message
+            elif turns.active and isinstance(message.info, AssistantMessage) and message.info.parent_id in prompts:
+                steps.append(message)
         return TurnState(
             session=self.session,
             status=self.status,

@@ -120,7 +120,7 @@ def reduce(get: Get, event: e.Event) -> tuple[Change, ...] | None:
             return _permission(get, event)
         case e.QuestionAsked() | e.QuestionReplied() | e.QuestionRejected():
             return _question(get, event)
-        case e.TurnRequested() | e.TurnStarted() | e.TurnSuspended() | e.TurnAbortRequested() | e.TurnEnded():
+        case e.TurnRequested() | e.TurnStarted() | e.TurnExtended() | e.TurnSuspended() | e.TurnAbortRequested() | e.TurnEnded():
             return _turn(get, event)
 
 
@@ -204,7 +204,8 @@ def _question(get: Get, event: e.QuestionAsked | e.QuestionReplied | e.QuestionR
 
 
 def _turn(
-    get: Get, event: e.TurnRequested | e.TurnStarted | e.TurnSuspended | e.TurnAbortRequested | e.TurnEnded
+    get: Get,
+    event: e.TurnRequested | e.TurnStarted | e.TurnExtended | e.TurnSuspended | e.TurnAbortRequested | e.TurnEnded,
 ) -> tuple[Change, ...] | None:
     turns = _turns(get)
     active = turns.active
@@ -226,6 +227,11 @@ def _turn(
     match event:
         case e.TurnStarted():
             changed = replace(active, running=True, deaths=active.deaths + active.running)
+        case e.TurnExtended(prompt_id=prompt_id):
+            if get(Key("message", prompt_id)) is None:
+                raise NotFound("Message", prompt_id)
+            known = prompt_id in active.prompts
+            changed = active if known else replace(active, prompts=(*active.prompts, prompt_id))
         case e.TurnSuspended():
             changed = replace(active, running=False)
         case e.TurnAbortRequested():

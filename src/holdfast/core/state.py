@@ -34,9 +34,11 @@ TURNS = Key("turns")
 
 class ActiveTurn(Wire):
     """The turn that answers user message `message_id`. `running` from turn.started until it is suspended or ended;
-    `deaths` counts the times the server died in it; `abort` once the user asked for it."""
+    `deaths` counts the times the server died in it; `abort` once the user asked for it; `prompts` are the messages that
+    extended it, oldest first."""
 
     message_id: str
+    prompts: tuple[str, ...] = ()
     running: bool
     deaths: int = 0
     abort: bool = False
@@ -50,6 +52,13 @@ class Turns(Wire):
 
 
 NO_TURNS = Turns()
+
+
+def prompts_of(turns: Turns) -> tuple[str, ...]:
+    """The messages that the active turn answers, oldest first; without one, the next prompt of the queue."""
+    if turns.active is not None:
+        return (turns.active.message_id, *turns.active.prompts)
+    return turns.queue[:1]
 
 
 class TodoList(Wire):
@@ -79,9 +88,10 @@ Entity = Session | SessionStatus | TodoList | Turns | Message | Part | Permissio
 class TurnState(msgspec.Struct, frozen=True, kw_only=True):
     """What decides the next step of a session.
 
-    `user` and `steps` are the active turn's prompt and the assistant messages that answer it so far, oldest first, with
-    the text that was streamed into still open parts. Without an active turn, `user` is the next prompt of the queue and
-    `steps` is empty. `permissions` and `questions` are those of the active turn, answered or not.
+    `user` is the message that the active turn answers now (the last of `prompts_of`), and `steps` are the assistant
+    messages of the turn so far, oldest first, with the text that was streamed into still open parts. Without an active
+    turn, `user` is the next prompt of the queue and `steps` is empty. `permissions` and `questions` are those of the
+    active turn, answered or not.
     """
 
     session: Session

@@ -11,7 +11,7 @@ from holdfast.core.errors import NotFound
 from holdfast.core.messages import WithParts
 from holdfast.core.offsets import Offset, to_offset, to_position
 from holdfast.core.session import Session, SessionStatus, Todo
-from holdfast.core.state import PermissionEntry, QuestionEntry, TurnState
+from holdfast.core.state import PermissionEntry, QuestionEntry, TurnState, prompts_of
 from holdfast.core.store import (
     Directory,
     DirectoryScope,
@@ -229,28 +229,27 @@ class Queries:
     def turn_state(self, session_id: str) -> TurnState:
         stream, data, status, turns_data = self._session(session_id, "stream, data, status, turns")
         turns = to_turns(turns_data)
-        prompt = turns.active.message_id if turns.active else next(iter(turns.queue), None)
+        prompts = prompts_of(turns)
         user: WithParts | None = None
-        steps: list[WithParts] = []
-        if prompt is not None:
-            rows = self._all("SELECT position, data FROM message WHERE stream = ? AND id = ?", stream, prompt)
-            if rows:
-                user = self._with_parts(stream, rows)[0]
-            if turns.active:
-                for row in self._all(
-                    "SELECT position, data FROM message WHERE stream = ? AND parent_id = ? AND id != ? ORDER BY version",
-                    stream,
-                    prompt,
-                    prompt,
-                ):
-                    steps += self._with_parts(stream, [row])
+        steps: tuple[WithParts, ...] = ()
+        if prompts:
+            rows = self._all("SELECT position, data FROM message WHERE stream = ? AND id = ?", stream, prompts[-1])
+            user = next(iter(self._with_parts(stream, rows)), None)
+        if turns.active:
+            rows = self._all(
+                "SELECT position, data FROM message WHERE stream = ?"
+                f" AND parent_id IN ({', '.join('?' * len(prompts))}) ORDER BY version",
+                stream,
+                *prompts,
+            )
+            steps = self._with_parts(stream, rows)
         requests = self._all("SELECT kind, data FROM request WHERE stream = ? ORDER BY position", stream)
         return TurnState(
             session=to_session(data),
             status=to_status(status),
             turns=turns,
             user=user,
-            steps=tuple(steps),
+            steps=steps,
             permissions=tuple(to_permission(data) for kind, data in requests if kind == "permission"),
             questions=tuple(to_question(data) for kind, data in requests if kind == "question"),
         )
