@@ -1,0 +1,192 @@
+"""`/v1/stream/…`: which request is which, and the writes. Reads are in `reads`, what is under `__ds/` in `control`."""
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from holdfast.core.clock import Clock
+from holdfast.core.errors import HoldfastError, Invalid, TooLarge
+from holdfast.core.json_runs import to_run
+from holdfast.core.offsets import Offset, to_offset, to_position
+from holdfast.core.streams import JSON, Append, Create, Producer, Retention, Stream, media_type
+from holdfast.protocols.durable_streams import responses
+from holdfast.protocols.durable_streams.errors import RemoteProtocolError
+from holdfast.protocols.durable_streams.paths import ROOT, is_control, parse_path, to_target
+from holdfast.protocols.durable_streams.requests import Headers, parse_append, parse_create, parse_read
+from holdfast.protocols.durable_streams.responses import Response
+from holdfast.server.asgi import HttpScope, Receive, Send
+from holdfast.server.streams.answers import send_response, to_response
+from holdfast.server.streams.reads import Reads
+from holdfast.service.streams import StreamService
+
+_PREFIX: Final = ROOT.encode()
+
+
+class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """`body_bytes_max` of a request; `page_bytes_max` of a catch-up read. A long-poll waits at most `long_poll_seconds`, an
+    SSE response ends after `sse_seconds` (clients resume) and says something at least every `keep_alive_seconds`.
+    `public_url` is what absolute links begin with, if not what the client calls us."""
+
+    body_bytes_max: int = 16 << 20
+    page_bytes_max: int = 1 << 20
+    long_poll_seconds: float = 15
+    sse_seconds: float = 60
+    keep_alive_seconds: float = 15
+    public_url: str | None = None
+
+
+class StreamFace:
+    """ASGI application for every path under `/v1/stream/`. `pick(n)` gives a random number in [0, n)."""
+
+    def __init__(
+        self, streams: StreamService, options: StreamOptions, *, clock: Clock, pick: Callable[[int], int]
+    ) -> None:
+        self._streams = streams
+        self._options = options
+        self._reads = Reads(
+            streams,
+            clock=clock,
+            pick=pick,
+            page_bytes_max=options.page_bytes_max,
+            long_poll_seconds=options.long_poll_seconds,
+            sse_seconds=options.sse_seconds,
+            keep_alive_seconds=options.keep_alive_seconds,
+        )
+
+    async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
+        try:
+            response = await self._answer(scope, receive, send)
+        except RemoteProtocolError as error:
+            response = responses.error(400, str(error))
+        except HoldfastError as error:
+            response = to_response(error)
+        if response is not None:
+            await send_response(send, response)
+
+    async def _answer(self, scope: HttpScope, receive: Receive, send: Send) -> Response | None:
+        """None: the answer was sent already."""
+        method: str = scope["method"]
+        raw_path: bytes = scope["raw_path"]
+        if method == "OPTIONS":
+            return responses.preflight()
+        path = parse_path(raw_path.removeprefix(_PREFIX))
+        headers: Headers = dict(scope["headers"])
+        match method:
+            case _ if is_control(path):
+                return responses.error(404, "Nothing here.")
+            case "POST":
+                return await self._append(path, headers, await self._body(headers, receive))
+            case "GET":
+                request = parse_read(headers, scope["query_string"])
+                return await self._reads.read(path, request, receive, send)
+            case "PUT":
+                body = await self._body(headers, receive)
+                return await self._create(path, headers, body, self._base(scope, headers))
+            case "HEAD":
+                return _describe(await self._streams.head(path))
+            case "DELETE":
+                await self._streams.delete(path)
+                return Response(204, [])
+            case _:
+                return responses.error(405, f"A stream knows no {method}.", [(b"allow", responses.METHODS.encode())])
+
+    def _base(self, scope: HttpScope, headers: Headers) -> str:
+        if self._options.public_url is not None:
+            return self._options.public_url
+        return f"{scope['scheme']}://{headers.get(b'host', b'').decode('latin-1')}"
+
+    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+        limit = self._options.body_bytes_max
+        length = headers.get(b"content-length")
+        if length is not None and int(length) > limit:
+            raise _too_large(limit)
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            return body
+        pieces = [body]
+        size = len(body)
+        while message.get("more_body", False):
+            message = await receive()
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if size > limit:
+                raise _too_large(limit)
+        if message["type"] == "http.disconnect":
+            raise Invalid("The request was cut off.")
+        return b"".join(pieces)
+
+    async def _append(self, path: str, headers: Headers, body: bytes) -> Response:
+        request = parse_append(headers, has_body=bool(body))
+        if body and media_type(request.content_type or "") == JSON:
+            body = to_run(body)
+            if not body:
+                raise Invalid("An empty array appends nothing.")
+        stream, state, duplicate = await self._streams.append(
+            Append(
+                path=path,
+                content_type=request.content_type,
+                data=body,
+                close=request.close,
+                seq=request.seq,
+                producer=Producer(*request.producer) if request.producer is not None else None,
+                expected_tail=to_position(Offset(request.if_match)) if request.if_match is not None else None,
+                snapshot=request.snapshot,
+            )
+        )
+        return responses.appended(
+            offset=to_offset(stream.tail), closed=stream.closed, is_news=bool(body) and not duplicate, producer=state
+        )
+
+    async def _create(self, path: str, headers: Headers, body: bytes, base: str) -> Response:
+        request = parse_create(headers)
+        content_type = request.content_type
+        if body:
+            holds = content_type
+            if holds is None and request.forked_from is not None:
+                holds = (await self._streams.head(request.forked_from)).content_type
+            if media_type(holds or "") == JSON:
+                body = to_run(body)
+        stream, existed = await self._streams.create(
+            Create(
+                path=path,
+                content_type=content_type,
+                data=body,
+                closed=request.closed,
+                ttl_seconds=request.ttl_seconds,
+                expires_at_ms=request.expires_at_ms,
+                expires_at=request.expires_at,
+                source_path=request.forked_from,
+                fork_at=to_position(Offset(request.fork_offset)) if request.fork_offset is not None else None,
+                sub_offset=request.fork_sub_offset,
+                retention=Retention(**request.retention) if request.retention is not None else None,
+                snapshot=request.snapshot,
+            )
+        )
+        return responses.created(
+            existed=existed,
+            location=base + to_target(path),
+            content_type=stream.content_type,
+            offset=to_offset(stream.tail),
+            closed=stream.closed,
+        )
+
+
+def _describe(stream: Stream) -> Response:
+    retention = stream.retention
+    bounds = msgspec.structs.asdict(retention) if retention is not None else {}
+    return responses.described(
+        content_type=stream.content_type,
+        offset=to_offset(stream.tail),
+        closed=stream.closed,
+        ttl_seconds=stream.ttl_seconds,
+        expires_at=stream.expires_at,
+        retention=", ".join(f"{name}={bound}" for name, bound in bounds.items() if bound is not None) or None,
+        snapshot=stream.snapshot,
+        earliest=to_offset(stream.horizon) if stream.horizon else None,
+    )
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body is larger than {limit} bytes.", hint="Append it in pieces.")

@@ -1,0 +1,61 @@
+"""What a user can do with durable streams, whatever the face: those anybody writes, and those Holdfast itself writes.
+
+`session/{id}`, `directory/{id}` and `all` are sessions' events (`service.session_streams`): they can be read like any other
+stream, and not be written, deleted or forked.
+"""
+
+from holdfast.core.streams import (
+    Append,
+    ByteStreamStore,
+    Create,
+    Created,
+    Page,
+    Stream,
+    StreamAppended,
+    StreamReader,
+    StreamReadOnly,
+    Watch,
+)
+from holdfast.service.session_streams import is_session_path
+
+
+class StreamService:
+    """The port again, over both kinds."""
+
+    def __init__(self, store: ByteStreamStore, session_streams: StreamReader) -> None:
+        self._store = store
+        self._session_streams = session_streams
+
+    async def create(self, command: Create) -> Created:
+        _check_writable(command.path)
+        if command.source_path is not None:
+            _check_writable(command.source_path)
+        return await self._store.create(command)
+
+    async def append(self, command: Append) -> StreamAppended:
+        _check_writable(command.path)
+        return await self._store.append(command)
+
+    async def delete(self, path: str) -> None:
+        _check_writable(path)
+        await self._store.delete(path)
+
+    def _reader(self, path: str) -> StreamReader:
+        return self._session_streams if is_session_path(path) else self._store
+
+    async def head(self, path: str) -> Stream:
+        return await self._reader(path).head(path)
+
+    async def touch(self, path: str) -> Stream:
+        return await self._reader(path).touch(path)
+
+    async def read(self, path: str, *, after: int, bytes_max: int) -> Page:
+        return await self._reader(path).read(path, after=after, bytes_max=bytes_max)
+
+    async def watch(self, path: str, *, after: int) -> Watch:
+        return await self._reader(path).watch(path, after=after)
+
+
+def _check_writable(path: str) -> None:
+    if is_session_path(path):
+        raise StreamReadOnly(path)

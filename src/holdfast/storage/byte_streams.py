@@ -1,0 +1,404 @@
+"""Byte streams on any backend: who may read what is durable, and where it is read from.
+
+Owns what the event loop knows of streams. Decisions are made by `core.stream_rules`, in the backend's transaction; this
+module learns of their changes once they are durable (`publish`), wakes those who watch, and serves reads: from memory near
+the tail, from the backend further back.
+
+Rules
+ 1. A stream's state here is the newest durable one, so nobody reads ahead of the disk, and a writer who has his answer
+    finds what he wrote.
+ 2. The newest records are kept in memory only while somebody watches, and at most `RECENT_BYTES_MAX` of a stream. A watcher
+    who falls behind that reads from the backend. Readers at the same place share one page.
+ 3. Reads of a stream with a sliding time to live are noted here and written down now and then (`upkeep`), never by the read.
+    Until `TOUCH_SLACK_MS` after such a note the store counts it as fresh: after a crash a stream may live that much too
+    long, never too short.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, TypeVar
+
+from holdfast.core import stream_rules
+from holdfast.core.offsets import to_offset
+from holdfast.core.stream_rules import AddRecord, Books, Change, DropStream, PutStream
+from holdfast.core.streams import (
+    Append,
+    Create,
+    Created,
+    Page,
+    Stream,
+    StreamAppended,
+    StreamGone,
+    StreamNotFound,
+)
+
+T = TypeVar("T")
+
+RECENT_BYTES_MAX: Final = 1 << 20
+FEEDS_MAX: Final = 4096
+PAGES_BYTES_MAX: Final = 16 << 20
+TOUCH_SLACK_MS: Final = 10_000
+
+Piece = tuple[int, bytes]
+"""Position and data of a record."""
+
+Decide = Callable[[Books], tuple[T, Sequence[Change]]]
+
+
+class Backend(Protocol):
+    """What is different from backend to backend."""
+
+    async def transact(self, decide: Decide[T]) -> T:
+        """Run it on the state it will meet, carry out its changes, and give its answer when they are durable and published
+        (`Streams.publish`). All changes, or none and what `decide` raised."""
+        ...
+
+    def load(self, path: str) -> Stream | None:
+        """The durable state of the stream that holds a path."""
+        ...
+
+    async def pieces(self, stream: Stream, *, after: int, bytes_max: int) -> list[Piece]:
+        """The records of a stream, inherited ones too, after a position and up to its tail: at least one, then as many as
+        fit."""
+        ...
+
+    def paths(self) -> list[tuple[str, int]]: ...
+
+    async def upkeep(self, now_ms: int, touched: dict[int, int]) -> None:
+        """Write down the newest accesses (stream id → ms), remove what is expired or beyond its retention."""
+        ...
+
+
+class Access:
+    """Who reads which streams, and when they last did. Read by the backend's writer while the loop writes it: every
+    operation is one on a dict."""
+
+    def __init__(self, clock_ms: Callable[[], int]) -> None:
+        self.clock_ms = clock_ms
+        self.opened_ms = clock_ms()
+        self.touched: dict[int, int] = {}
+        self.watched: dict[int, int] = {}
+
+    def newest_ms(self, stream: Stream) -> int:
+        if stream.id in self.watched:
+            return self.clock_ms()
+        stored = stream.touched_ms
+        if stored < self.opened_ms:
+            stored = min(stored + TOUCH_SLACK_MS, self.opened_ms)
+        return max(stored, self.touched.get(stream.id, 0))
+
+    def touch(self, stream: Stream, now_ms: int) -> None:
+        if stream.ttl_seconds is not None:
+            self.touched[stream.id] = now_ms
+
+
+class Streams:
+    """The port `core.streams.ByteStreamStore`."""
+
+    def __init__(self, backend: Backend, access: Access, *, recent_bytes_max: int = RECENT_BYTES_MAX) -> None:
+        self._backend = backend
+        self._access = access
+        self._clock_ms = access.clock_ms
+        self._recent_bytes_max = recent_bytes_max
+        self._feeds: OrderedDict[str, _Feed] = OrderedDict()
+        self._pages = _Pages()
+        self.heard: Callable[[Sequence[Change]], None] | None = None
+
+    # --- writing
+
+    async def create(self, command: Create) -> Created:
+        now_ms = self._clock_ms()
+        return await self._backend.transact(lambda books: stream_rules.create(books, command, now_ms))
+
+    async def append(self, command: Append) -> StreamAppended:
+        now_ms = self._clock_ms()
+        appended = await self._backend.transact(lambda books: stream_rules.append(books, command, now_ms))
+        if appended.duplicate:
+            self._access.touch(appended.stream, now_ms)
+        return appended
+
+    async def delete(self, path: str) -> None:
+        now_ms = self._clock_ms()
+        await self._backend.transact(lambda books: (None, stream_rules.delete(books, path, now_ms)))
+
+    def publish(self, changes: Sequence[Change]) -> None:
+        """What became durable, in commit order. On the event loop."""
+        records: dict[int, list[Piece]] = {}
+        for change in changes:
+            if isinstance(change, AddRecord):
+                records.setdefault(change.stream_id, []).append((change.position, change.data))
+            elif isinstance(change, PutStream):
+                stream = change.stream
+                feed = self._feeds.get(stream.path)
+                if feed is not None and feed.stream.id == stream.id:
+                    feed.advance(stream, records.get(stream.id, ()), self._recent_bytes_max)
+                if stream.deleted:
+                    self._forget(stream)
+            elif isinstance(change, DropStream):
+                self._forget(change.stream)
+        if self.heard is not None:
+            self.heard(changes)
+
+    def _forget(self, stream: Stream) -> None:
+        feed = self._feeds.get(stream.path)
+        if feed is not None and feed.stream.id == stream.id:
+            feed.end()
+            del self._feeds[stream.path]
+        self._access.touched.pop(stream.id, None)
+
+    # --- reading
+
+    async def head(self, path: str) -> Stream:
+        return self._feed(path, self._clock_ms()).stream
+
+    async def touch(self, path: str) -> Stream:
+        now_ms = self._clock_ms()
+        stream = self._feed(path, now_ms).stream
+        self._access.touch(stream, now_ms)
+        return stream
+
+    async def read(self, path: str, *, after: int, bytes_max: int) -> Page:
+        now_ms = self._clock_ms()
+        feed = self._feed(path, now_ms)
+        stream = feed.stream
+        self._access.touch(stream, now_ms)
+        if after < stream.horizon:
+            if after:
+                raise StreamGone(path, earliest=to_offset(stream.horizon), snapshot=stream.snapshot)
+            after = stream.horizon
+        if after >= stream.tail:
+            return Page(stream, after, after, b"", True)
+        page = feed.page(after, bytes_max)
+        if page is None:
+            page = self._pages.get(stream, after, bytes_max)
+        if page is None:
+            pieces = await self._backend.pieces(stream, after=after, bytes_max=bytes_max)
+            page = _to_page(stream, after, pieces)
+            self._pages.put(page, bytes_max)
+        return page
+
+    async def watch(self, path: str, *, after: int) -> "StreamWatch":
+        return StreamWatch(self, self._feed(path, self._clock_ms()), self._access, path, after)
+
+    async def paths(self) -> list[tuple[str, int]]:
+        return self._backend.paths()
+
+    def _feed(self, path: str, now_ms: int) -> "_Feed":
+        feed = self._feeds.get(path)
+        if feed is None:
+            stream = self._backend.load(path)
+            if stream is None:
+                raise StreamNotFound(path)
+            feed = self._feeds[path] = _Feed(stream)
+            self._evict()
+        stream = feed.stream
+        if stream.deleted:
+            raise StreamGone(path)
+        if (stream.ttl_seconds is not None or stream.expires_at_ms is not None) and stream_rules.is_expired(
+            stream, self._access.newest_ms(stream), now_ms
+        ):
+            raise StreamNotFound(path)
+        return feed
+
+    def _evict(self) -> None:
+        """Forget the state of streams that nobody watches, oldest first; it can be loaded again."""
+        for _ in range(8):
+            if len(self._feeds) <= FEEDS_MAX:
+                return
+            path, feed = next(iter(self._feeds.items()))
+            if feed.watchers:
+                self._feeds.move_to_end(path)
+            else:
+                del self._feeds[path]
+
+    # --- upkeep
+
+    async def upkeep(self) -> None:
+        touched, self._access.touched = self._access.touched, {}
+        for stream_id in self._access.watched:
+            touched[stream_id] = self._clock_ms()
+        self._access.touched.update(touched)  # until the writer knows them, they count from here
+        await self._backend.upkeep(self._clock_ms(), touched)
+        for stream_id, at_ms in touched.items():
+            if self._access.touched.get(stream_id) == at_ms:
+                del self._access.touched[stream_id]
+
+    def close(self) -> None:
+        """Wake everybody who waits: nothing more will come."""
+        for feed in self._feeds.values():
+            feed.end()
+
+
+class StreamWatch:
+    def __init__(self, streams: Streams, feed: "_Feed", access: Access, path: str, after: int) -> None:
+        self._streams = streams
+        self._feed = feed
+        self._access = access
+        self._path = path
+        self._after = after
+        self._id = feed.stream.id
+        self._interrupted = False
+        self._waiter: asyncio.Future[None] | None = None
+        feed.watchers += 1
+        access.watched[self._id] = feed.watchers
+
+    async def next(self, *, bytes_max: int) -> Page | None:
+        feed = self._feed
+        while not feed.ended:
+            stream = feed.stream
+            if stream.tail > self._after:
+                page = feed.page(self._after, bytes_max)
+                if page is None:
+                    page = await self._streams.read(self._path, after=self._after, bytes_max=bytes_max)
+                self._after = page.next
+                return page
+            if stream.closed or self._interrupted:
+                self._interrupted = False
+                return Page(stream, self._after, self._after, b"", True)
+            self._waiter = asyncio.get_running_loop().create_future()
+            feed.waiters.add(self._waiter)
+            try:
+                await self._waiter
+            finally:
+                feed.waiters.discard(self._waiter)
+                self._waiter = None
+        return None
+
+    def interrupt(self) -> None:
+        self._interrupted = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def close(self) -> None:
+        feed, access = self._feed, self._access
+        feed.watchers -= 1
+        if feed.watchers:
+            access.watched[self._id] = feed.watchers
+        else:
+            access.watched.pop(self._id, None)
+            feed.drop_recent()
+            access.touch(feed.stream, access.clock_ms())
+
+
+class _Feed:
+    """The durable state of a stream, its newest records while it is watched, and who waits for more."""
+
+    __slots__ = ("_bytes", "_floor", "_pages", "_recent", "ended", "stream", "waiters", "watchers")
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.ended = False
+        self.watchers = 0
+        self._recent: deque[Piece] = deque()
+        self._bytes = 0
+        self._floor = stream.tail
+        self._pages: dict[int, Page] = {}
+        self.waiters: set[asyncio.Future[None]] = set()
+
+    def advance(self, stream: Stream, pieces: Sequence[Piece], bytes_max: int) -> None:
+        if stream.tail < self.stream.tail:
+            return  # loaded from the disk after that commit, before it was told here
+        if self.watchers:
+            for position, data in pieces:
+                if position > self.stream.tail:
+                    self._recent.append((position, data))
+                    self._bytes += len(data)
+            while self._bytes > bytes_max and len(self._recent) > 1:
+                self._floor, data = self._recent.popleft()
+                self._bytes -= len(data)
+        else:
+            self._floor = stream.tail
+        self.stream = stream
+        self._pages.clear()
+        self.wake()
+
+    def page(self, after: int, bytes_max: int) -> Page | None:
+        """The page after a position, if it is all in memory."""
+        if after < self._floor:
+            return None
+        page = self._pages.get(after)
+        if page is None:
+            found: list[Piece] = []
+            size = 0
+            for position, data in reversed(self._recent):
+                if position <= after:
+                    break
+                found.append((position, data))
+                size += len(data)
+            if not found or size > bytes_max:
+                return None
+            page = self._pages[after] = _to_page(self.stream, after, found[::-1])
+        return page
+
+    def drop_recent(self) -> None:
+        self._recent.clear()
+        self._bytes = 0
+        self._floor = self.stream.tail
+        self._pages.clear()
+
+    def wake(self) -> None:
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def end(self) -> None:
+        self.ended = True
+        self.wake()
+
+
+class _Pages:
+    """The newest pages read from the backend, up to a number of bytes. A page that reaches the tail counts as long as the
+    tail stays."""
+
+    def __init__(self) -> None:
+        self._pages: OrderedDict[tuple[int, int, int], Page] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, stream: Stream, after: int, bytes_max: int) -> Page | None:
+        key = stream.id, after, bytes_max
+        page = self._pages.get(key)
+        if page is None:
+            return None
+        if page.at_tail and page.stream.tail != stream.tail:
+            self._remove(key)
+            return None
+        self._pages.move_to_end(key)
+        return page if page.stream is stream else page._replace(stream=stream)
+
+    def put(self, page: Page, bytes_max: int) -> None:
+        key = page.stream.id, page.after, bytes_max
+        self._remove(key)
+        if len(page.data) * 4 > PAGES_BYTES_MAX:
+            return
+        self._pages[key] = page
+        self._bytes += len(page.data)
+        while self._bytes > PAGES_BYTES_MAX:
+            self._remove(next(iter(self._pages)))
+
+    def _remove(self, key: tuple[int, int, int]) -> None:
+        page = self._pages.pop(key, None)
+        if page is not None:
+            self._bytes -= len(page.data)
+
+
+def _to_page(stream: Stream, after: int, pieces: Sequence[Piece]) -> Page:
+    if not pieces:
+        return Page(stream, after, stream.tail, b"", True)
+    data = pieces[0][1] if len(pieces) == 1 else b"".join([data for _, data in pieces])
+    reached = pieces[-1][0]
+    return Page(stream, after, reached, data, reached >= stream.tail)
+
+
+def segments(stream: Stream, get: Callable[[int], Stream], after: int) -> list[tuple[int, int, int]]:
+    """Where the records of a stream lie, oldest first: (stream id, after, up to), forks behind what they inherit."""
+    found: list[tuple[int, int, int]] = []
+    upto = stream.tail
+    while True:
+        low = stream.fork_at if stream.source_id is not None else 0
+        if upto > max(low, after):
+            found.append((stream.id, max(low, after), upto))
+        if stream.source_id is None or after >= low:
+            return found[::-1]
+        upto = min(upto, low)
+        stream = get(stream.source_id)
