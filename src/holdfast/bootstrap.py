@@ -21,6 +21,7 @@ import msgspec
 import structlog
 
 from holdfast.agent.providers.connections import Connections
+from holdfast.agent.providers.registry import ADAPTERS, Adapters
 from holdfast.agent.runner import Engine
 from holdfast.agent.tools import Processes, built_in
 from holdfast.core.errors import HoldfastError, StorageError
@@ -47,7 +48,8 @@ _ENGINE_SECONDS_MAX: Final = 2.0
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What a server can be told. `data` is where records last (None: in memory, for tests); `directory` the project that
     requests mean when they name none. `allow_hosts` are further names of this server, `cors` origins of pages that may use
-    it. Deltas of a part go away `delta_age_ms` after it closed, looked for every `compact_every_seconds`."""
+    it. Deltas of a part go away `delta_age_ms` after it closed, looked for every `compact_every_seconds`. `adapters` speak
+    the wire formats that `npm` names in `opencode.json`."""
 
     data: Path | None
     directory: Path
@@ -61,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     body_bytes_max: int = BODY_BYTES_MAX
     delta_age_ms: int = 3600 * 1000
     compact_every_seconds: float = 60.0
+    adapters: Adapters = msgspec.field(default_factory=lambda: ADAPTERS)
     home: Path = Path.home()
     environ: Mapping[str, str] = msgspec.field(default_factory=lambda: os.environ)
 
@@ -84,7 +87,9 @@ class Application:
         clock = SystemClock()
         tool_output = _state_directory(settings) / "tool-output"
         connections = Connections()
-        configuration = Configuration(environ=settings.environ, home=settings.home, connections=connections)
+        configuration = Configuration(
+            environ=settings.environ, home=settings.home, connections=connections, adapters=settings.adapters
+        )
         instances = Instances(
             str(settings.directory), configuration=configuration, clock=clock, tool_output=str(tool_output)
         )
@@ -206,7 +211,7 @@ async def open_application(settings: Settings) -> AsyncGenerator[Application, No
 
 
 async def serve(settings: Settings, *, listening: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT. `listening` is told the URL once requests are served.
+    """Serve until SIGTERM or SIGINT; a second one ends the process at once. `listening` is told the URL once requests are served.
 
     Raises Unavailable if the address cannot be had, Denied for an unsafe setting, StorageError if the store cannot be used
     or cannot go on."""
@@ -215,9 +220,15 @@ async def serve(settings: Settings, *, listening: Callable[[str], None]) -> None
         Listener(application.asgi, settings.host, settings.port, stopping=application.stop) as listener,
     ):
         asked = asyncio.Event()
+
+        def stop(number: signal.Signals) -> None:
+            if asked.is_set():  # whoever asks twice will not wait; what is acknowledged is safe as after any death
+                os._exit(128 + number)
+            asked.set()
+
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, asked.set)
+            loop.add_signal_handler(number, stop, number)
         listening(listener.url)
         waiting = asyncio.create_task(asked.wait())
         await asyncio.wait((waiting, application.failed), return_when=asyncio.FIRST_COMPLETED)

@@ -10,6 +10,7 @@ from holdfast.server.opencode.messages import message_routes
 from holdfast.server.opencode.parameters import InstanceProvider
 from holdfast.server.opencode.requests import request_routes
 from holdfast.server.opencode.sessions import session_routes
+from holdfast.server.opencode.transfer import transfer_routes
 from holdfast.service.services import Services
 
 
@@ -20,6 +21,7 @@ def typed_routes(services: Services, streams: EventStreams) -> Sequence[HTTPRout
         *session_routes(services.sessions, services.turns),
         *message_routes(services.messages),
         *request_routes(services.requests),
+        *transfer_routes(services.transfer),
     ]
 
 

@@ -1,10 +1,11 @@
 """What the server offers and where it is: health, configuration, models, agents, commands, projects, paths."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from litestar import Response, get, post
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import PathParameter
 from msgspec.structs import replace
 
 from holdfast import __version__
@@ -80,11 +81,11 @@ def catalogue_routes(
         return answer(await projects.current(instance.place))
 
     @get(
-        "/project/{project_id:str}/directories",
+        "/project/{projectID:str}/directories",
         summary="Directories of a project that have sessions",
         **documented(list[ProjectDirectory], missing="There is no such project."),
     )
-    async def project_directories(project_id: str) -> Response[bytes]:
+    async def project_directories(project_id: Annotated[str, PathParameter(name="projectID")]) -> Response[bytes]:
         return answer([ProjectDirectory(directory=name) for name in await projects.directories(project_id)])
 
     @post("/instance/dispose", summary="Read the directory's configuration again", **documented(bool))

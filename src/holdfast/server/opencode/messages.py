@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import msgspec
 from litestar import Request, Response, get, post
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import Parameter
+from litestar.params import JSONBody, QueryParameter
 
 from holdfast.core.codec import to_json
 from holdfast.core.errors import Invalid
@@ -17,7 +17,7 @@ from holdfast.core.messages import WithParts
 from holdfast.core.store import RawMessage
 from holdfast.core.wire import Wire
 from holdfast.server.bodies import JsonBody, raw_answer
-from holdfast.server.opencode.parameters import LIMIT_MAX, TIME_MAX, documented
+from holdfast.server.opencode.parameters import LIMIT_MAX, TIME_MAX, MessageId, SessionId, documented
 from holdfast.server.opencode.sessions import NO_SESSION
 from holdfast.service.messages import MessageService, Prompt, message_json, raw_json
 
@@ -26,7 +26,7 @@ NO_MESSAGE = "There is no such session, or no such message in it."
 
 def message_routes(messages: MessageService) -> Sequence[HTTPRouteHandler]:
     @get(
-        "/session/{session_id:str}/message",
+        "/session/{sessionID:str}/message",
         summary="Messages, oldest first",
         **documented(
             list[WithParts],
@@ -36,9 +36,9 @@ def message_routes(messages: MessageService) -> Sequence[HTTPRouteHandler]:
     )
     async def list_messages(
         request: Request[Any, Any, Any],
-        session_id: str,
-        limit: Annotated[int | None, Parameter(ge=1, le=LIMIT_MAX)] = None,
-        before: Annotated[str | None, Parameter(description="A cursor that an earlier page gave.")] = None,
+        session_id: SessionId,
+        limit: Annotated[int | None, QueryParameter(ge=1, le=LIMIT_MAX)] = None,
+        before: Annotated[str | None, QueryParameter(description="A cursor that an earlier page gave.")] = None,
     ) -> Response[bytes]:
         page = await messages.page(session_id, limit=limit, before=_version(before) if before is not None else None)
         body = b"[%b]" % b",".join([raw_json(message) for message in page.messages])
@@ -47,29 +47,29 @@ def message_routes(messages: MessageService) -> Sequence[HTTPRouteHandler]:
         return raw_answer(body, headers=_next_page(request, _cursor(page.messages[0])))
 
     @post(
-        "/session/{session_id:str}/message",
+        "/session/{sessionID:str}/message",
         summary="Prompt, and wait for the answer",
         dto=JsonBody[Prompt],
         **documented(WithParts, "The last message of the turn; with `noReply` the prompt itself.", missing=NO_SESSION),
     )
-    async def prompt(session_id: str, data: Prompt) -> Response[bytes]:
+    async def prompt(session_id: SessionId, data: JSONBody[Prompt]) -> Response[bytes]:
         return raw_answer(message_json(await messages.prompt(session_id, data)))
 
     @post(
-        "/session/{session_id:str}/prompt_async",
+        "/session/{sessionID:str}/prompt_async",
         summary="Prompt, and go on at once",
         dto=JsonBody[Prompt],
         **documented(None, "Recorded; the turn shows in the events.", missing=NO_SESSION, status=204),
     )
-    async def prompt_async(session_id: str, data: Prompt) -> None:
+    async def prompt_async(session_id: SessionId, data: JSONBody[Prompt]) -> None:
         await messages.prompt_async(session_id, data)
 
     @get(
-        "/session/{session_id:str}/message/{message_id:str}",
+        "/session/{sessionID:str}/message/{messageID:str}",
         summary="Get a message",
         **documented(WithParts, missing=NO_MESSAGE),
     )
-    async def get_message(session_id: str, message_id: str) -> Response[bytes]:
+    async def get_message(session_id: SessionId, message_id: MessageId) -> Response[bytes]:
         return raw_answer(to_json(await messages.get(session_id, message_id)))
 
     routes: list[Any] = [list_messages, prompt, prompt_async, get_message]

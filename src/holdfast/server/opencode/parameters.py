@@ -3,8 +3,9 @@
 from typing import Annotated, Any, Final
 from urllib.parse import unquote
 
+from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
-from litestar.params import Dependency, Parameter
+from litestar.params import HeaderParameter, PathParameter, QueryParameter, SkipValidation
 
 from holdfast.core.errors import Invalid
 from holdfast.core.wire import Wire
@@ -14,15 +15,21 @@ from holdfast.service.instances import Instance, Instances
 LIMIT_MAX: Final = 1_000_000
 TIME_MAX: Final = (1 << 53) - 1
 
+SessionId = Annotated[str, PathParameter(name="sessionID", description="`ses_…`")]
+MessageId = Annotated[str, PathParameter(name="messageID", description="`msg_…`")]
+RequestId = Annotated[str, PathParameter(name="requestID", description="`per_…` or `que_…`")]
+
 DirectoryQuery = Annotated[
-    str | None, Parameter(query="directory", description="Absolute path of the project directory.")
+    str | None, QueryParameter(name="directory", description="Absolute path of the project directory.")
 ]
 DirectoryHeader = Annotated[
     str | None,
-    Parameter(header="x-opencode-directory", description="The same as a header, URL-encoded; the query goes first."),
+    HeaderParameter(
+        name="x-opencode-directory", description="The same as a header, URL-encoded; the query goes first."
+    ),
 ]
 
-InstanceOfRequest = Annotated[Instance, Dependency(skip_validation=True)]
+InstanceOfRequest = NamedDependency[SkipValidation[Instance]]
 """The instance of the directory that the request names. Routes take it as `instance`."""
 
 

@@ -5,13 +5,14 @@ from typing import Any
 
 from litestar import Response, get, post
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import JSONBody
 
 from holdfast.core.permissions import PermissionReply, PermissionRequest
 from holdfast.core.questions import QuestionRequest
 from holdfast.core.wire import Wire
 from holdfast.server.bodies import JsonBody, answer
 from holdfast.server.errors import TaggedError
-from holdfast.server.opencode.parameters import InstanceOfRequest, documented
+from holdfast.server.opencode.parameters import InstanceOfRequest, RequestId, SessionId, documented
 from holdfast.service.requests import RequestService
 
 NO_REQUEST = "There is no such request, or its turn is over."
@@ -40,23 +41,23 @@ def request_routes(requests: RequestService) -> Sequence[HTTPRouteHandler]:
         return answer(await requests.permissions(instance.directory))
 
     @post(
-        "/permission/{request_id:str}/reply",
+        "/permission/{requestID:str}/reply",
         summary="Reply to a permission request",
         dto=JsonBody[PermissionAnswer],
         **documented(bool, missing=NO_REQUEST, missing_shape=TaggedError),
     )
-    async def reply_permission(request_id: str, data: PermissionAnswer) -> Response[bytes]:
+    async def reply_permission(request_id: RequestId, data: JSONBody[PermissionAnswer]) -> Response[bytes]:
         await requests.reply_permission(request_id, data.reply, data.message)
         return answer(True)
 
     @post(
-        "/session/{session_id:str}/permissions/{request_id:str}",
+        "/session/{sessionID:str}/permissions/{requestID:str}",
         summary="Reply to a permission request (old form)",
         dto=JsonBody[OldPermissionAnswer],
         **documented(bool, missing=NO_REQUEST, missing_shape=TaggedError),
     )
     async def reply_permission_of_session(
-        session_id: str, request_id: str, data: OldPermissionAnswer
+        session_id: SessionId, request_id: RequestId, data: JSONBody[OldPermissionAnswer]
     ) -> Response[bytes]:
         await requests.reply_permission(request_id, data.response, session_id=session_id)
         return answer(True)
@@ -66,21 +67,21 @@ def request_routes(requests: RequestService) -> Sequence[HTTPRouteHandler]:
         return answer(await requests.questions(instance.directory))
 
     @post(
-        "/question/{request_id:str}/reply",
+        "/question/{requestID:str}/reply",
         summary="Answer a question",
         dto=JsonBody[QuestionAnswers],
         **documented(bool, missing=NO_REQUEST, missing_shape=TaggedError),
     )
-    async def answer_question(request_id: str, data: QuestionAnswers) -> Response[bytes]:
+    async def answer_question(request_id: RequestId, data: JSONBody[QuestionAnswers]) -> Response[bytes]:
         await requests.answer_question(request_id, data.answers)
         return answer(True)
 
     @post(
-        "/question/{request_id:str}/reject",
+        "/question/{requestID:str}/reject",
         summary="Dismiss a question",
         **documented(bool, missing=NO_REQUEST, missing_shape=TaggedError),
     )
-    async def reject_question(request_id: str) -> Response[bytes]:
+    async def reject_question(request_id: RequestId) -> Response[bytes]:
         await requests.reject_question(request_id)
         return answer(True)
 

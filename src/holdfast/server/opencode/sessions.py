@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 from litestar import Response, delete, get, patch, post
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import Parameter
+from litestar.params import JSONBody, QueryParameter
 
 from holdfast.core.session import FileDiff, Session, SessionStatus, Todo
 from holdfast.server.bodies import JsonBody, answer, list_answer
-from holdfast.server.opencode.parameters import LIMIT_MAX, TIME_MAX, InstanceOfRequest, documented
+from holdfast.server.opencode.parameters import LIMIT_MAX, TIME_MAX, InstanceOfRequest, SessionId, documented
 from holdfast.service.sessions import LIST_LIMIT, NewSession, SessionFilter, SessionPatch, SessionService
 from holdfast.service.turns import TurnService
 
@@ -21,13 +21,13 @@ def session_routes(sessions: SessionService, turns: TurnService) -> Sequence[HTT
     async def list_sessions(
         instance: InstanceOfRequest,
         scope_name: Annotated[
-            str | None, Parameter(query="scope", description="`project`: of all its directories.")
+            str | None, QueryParameter(name="scope", description="`project`: of all its directories.")
         ] = None,
-        path: Annotated[str | None, Parameter(description="Directory relative to the project's root.")] = None,
-        roots: Annotated[bool, Parameter(description="Leave out child sessions.")] = False,
-        start: Annotated[int | None, Parameter(ge=0, le=TIME_MAX, description="Updated since, in ms.")] = None,
-        search: Annotated[str | None, Parameter(description="Part of the title, in any letter case.")] = None,
-        limit: Annotated[int, Parameter(ge=1, le=LIMIT_MAX)] = LIST_LIMIT,
+        path: Annotated[str | None, QueryParameter(description="Directory relative to the project's root.")] = None,
+        roots: Annotated[bool, QueryParameter(description="Leave out child sessions.")] = False,
+        start: Annotated[int | None, QueryParameter(ge=0, le=TIME_MAX, description="Updated since, in ms.")] = None,
+        search: Annotated[str | None, QueryParameter(description="Part of the title, in any letter case.")] = None,
+        limit: Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)] = LIST_LIMIT,
     ) -> Response[bytes]:
         filter = SessionFilter(
             path=path, project=scope_name == "project", roots=roots, start=start, search=search, limit=limit
@@ -40,7 +40,7 @@ def session_routes(sessions: SessionService, turns: TurnService) -> Sequence[HTT
         dto=JsonBody[NewSession],
         **documented(Session, missing="No such parent."),
     )
-    async def create_session(instance: InstanceOfRequest, data: NewSession | None = None) -> Response[bytes]:
+    async def create_session(instance: InstanceOfRequest, data: JSONBody[NewSession | None] = None) -> Response[bytes]:
         return answer(await sessions.create(instance, data or NewSession()))
 
     @get(
@@ -51,53 +51,51 @@ def session_routes(sessions: SessionService, turns: TurnService) -> Sequence[HTT
     async def session_statuses(instance: InstanceOfRequest) -> Response[bytes]:
         return answer(await sessions.statuses(instance))
 
-    @get("/session/{session_id:str}", summary="Get a session", **documented(Session, missing=NO_SESSION))
-    async def get_session(session_id: str) -> Response[bytes]:
+    @get("/session/{sessionID:str}", summary="Get a session", **documented(Session, missing=NO_SESSION))
+    async def get_session(session_id: SessionId) -> Response[bytes]:
         return answer(await sessions.get(session_id))
 
     @patch(
-        "/session/{session_id:str}",
+        "/session/{sessionID:str}",
         summary="Change title, metadata or permissions, or archive it",
         dto=JsonBody[SessionPatch],
         **documented(Session, missing=NO_SESSION),
     )
-    async def patch_session(session_id: str, data: SessionPatch) -> Response[bytes]:
+    async def patch_session(session_id: SessionId, data: JSONBody[SessionPatch]) -> Response[bytes]:
         return answer(await sessions.patch(session_id, data))
 
     @delete(
-        "/session/{session_id:str}",
+        "/session/{sessionID:str}",
         summary="End its turn, and delete it with its children",
         **documented(bool, missing=NO_SESSION),
     )
-    async def delete_session(session_id: str) -> Response[bytes]:
+    async def delete_session(session_id: SessionId) -> Response[bytes]:
         await sessions.delete(session_id)
         return answer(True)
 
-    @get(
-        "/session/{session_id:str}/children", summary="Child sessions", **documented(list[Session], missing=NO_SESSION)
-    )
-    async def session_children(session_id: str) -> Response[bytes]:
+    @get("/session/{sessionID:str}/children", summary="Child sessions", **documented(list[Session], missing=NO_SESSION))
+    async def session_children(session_id: SessionId) -> Response[bytes]:
         return list_answer(await sessions.children(session_id))
 
-    @get("/session/{session_id:str}/todo", summary="The todo list", **documented(list[Todo], missing=NO_SESSION))
-    async def session_todos(session_id: str) -> Response[bytes]:
+    @get("/session/{sessionID:str}/todo", summary="The todo list", **documented(list[Todo], missing=NO_SESSION))
+    async def session_todos(session_id: SessionId) -> Response[bytes]:
         return answer(await sessions.todos(session_id))
 
-    @get("/session/{session_id:str}/diff", summary="Changes to files", **documented(list[FileDiff], missing=NO_SESSION))
+    @get("/session/{sessionID:str}/diff", summary="Changes to files", **documented(list[FileDiff], missing=NO_SESSION))
     async def session_diff(
-        session_id: str,
+        session_id: SessionId,
         message_id: Annotated[
-            str | None, Parameter(query="messageID", description="Of the turn that answers this prompt.")
+            str | None, QueryParameter(name="messageID", description="Of the turn that answers this prompt.")
         ] = None,
     ) -> Response[bytes]:
         return answer(await sessions.diff(session_id, message_id))
 
     @post(
-        "/session/{session_id:str}/abort",
+        "/session/{sessionID:str}/abort",
         summary="Stop the running turn; queued prompts stay",
         **documented(bool, missing=NO_SESSION),
     )
-    async def abort_session(session_id: str) -> Response[bytes]:
+    async def abort_session(session_id: SessionId) -> Response[bytes]:
         await turns.abort(session_id)
         return answer(True)
 

@@ -1,0 +1,13 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.server.harness import Server
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    """In memory; the LLM has nothing to say: `server.provider.add(...)`."""
+    async with Server(tmp_path) as server:
+        yield server
