@@ -13,7 +13,7 @@ from typing import Any
 
 from holdfast.core.codec import encode, tag_of
 from holdfast.core.errors import LeaseLost, NotFound, VersionConflict
-from holdfast.core.events import Event, SessionCreated
+from holdfast.core.events import Event, PartDelta, SessionCreated
 from holdfast.core.ids import IdGenerator
 from holdfast.core.offsets import to_offset
 from holdfast.core.reducer import Get
@@ -112,7 +112,8 @@ class Appender:
                     to_offset(stream.last), session_id, stream.directory, stream.project_id, stream.version, tag, data
                 )
             )
-        stream.settle()
+        if not (len(steps) == 1 and isinstance(steps[0].event, PartDelta)):  # most appends; it changed no row
+            stream.settle()
         if key is not None:
             self._database.run(
                 "INSERT INTO receipt VALUES (?, ?, ?, ?, ?)", stream.id, key, stream.last, stream.version, len(steps)

@@ -81,6 +81,38 @@ def open_reader(path: Path, vfs: str | None = None) -> Database:
         return Database(path, read_only=True, vfs=vfs)
 
 
+def open_beside(path: Path) -> Database:
+    """For looking at it beside whoever writes, or when nobody does; takes no lock and changes nothing."""
+    with storage_errors(path):
+        _check_header(path)
+        database = Database(path, read_only=True)
+        try:
+            _check_owner(database)
+            version, needed = database.pragma("user_version"), len(migrations())
+            if version < needed:
+                raise StorageError(
+                    f"An older Holdfast wrote {path}: its schema is {version}, this version needs {needed}.",
+                    hint="Start a server of this version on it: that brings it up to date.",
+                )
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+
+def holder(directory: Path) -> str | None:
+    """The process id of the server that has the directory, "" if it did not say; None if nobody has it."""
+    path = directory / LOCK_NAME
+    if not path.exists():
+        return None
+    with storage_errors(path), path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return file.read(32).decode(errors="replace").strip()
+    return None
+
+
 def _check_header(path: Path) -> None:
     """A file of another kind is told at once: SQLite would take it for an encrypted or damaged database."""
     if path.exists() and path.stat().st_size:

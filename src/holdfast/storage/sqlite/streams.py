@@ -57,7 +57,7 @@ class Stream:
 
     def settle(self) -> None:
         """Forget the rows that nobody will ask for soon."""
-        self.rows = {key: row for key, row in self.rows.items() if row is not None and _is_wanted_soon(row.entity)}
+        self.rows = {key: row for key, row in self.rows.items() if row is not None and _is_wanted_soon(key, row.entity)}
 
     def forget(self, which: Callable[[Entity], bool]) -> None:
         """These rows are no more."""
@@ -293,10 +293,14 @@ class Streams:
             )
 
 
-def _is_wanted_soon(entity: Entity) -> bool:
+def _is_wanted_soon(key: Key, entity: Entity) -> bool:
     """Rows that the next events of the session will ask for. Closed parts and messages would only fill the memory."""
-    if isinstance(entity, Part):
-        return is_open(entity)
-    if isinstance(entity, Message):
-        return isinstance(entity, AssistantMessage) and not is_terminal(entity)
-    return not isinstance(entity, PermissionEntry | QuestionEntry)
+    match key.kind:
+        case "part":
+            return isinstance(entity, Part) and is_open(entity)
+        case "message":
+            return isinstance(entity, AssistantMessage) and not is_terminal(entity)
+        case "permission" | "question":
+            return False
+        case "session" | "status" | "todo" | "turns":
+            return True
