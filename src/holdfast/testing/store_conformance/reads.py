@@ -1,0 +1,365 @@
+"""Reads: the state that the log gives, and the log itself."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from holdfast.core.errors import NotFound
+from holdfast.core.events import Event
+from holdfast.core.fold import Fold
+from holdfast.core.messages import WithParts
+from holdfast.core.offsets import BEGINNING
+from holdfast.core.session import BUSY, IDLE, SessionTime, StatusRetry
+from holdfast.core.store import (
+    ALL,
+    Directory,
+    DirectoryScope,
+    RawMessage,
+    Scope,
+    SessionQuery,
+    SessionScope,
+    SessionStore,
+)
+from holdfast.testing.store_conformance.base import StoreSuite, assert_state_is, collect, log, types
+from holdfast.testing.stories import NOW_MS, Story
+
+
+async def create(store: SessionStore, id: str, *, updated: int = NOW_MS, **info: Any) -> Story:
+    story = Story(id, time=SessionTime(created=NOW_MS, updated=updated), **info)
+    await store.append(id, [story.created()])
+    return story
+
+
+def as_message(raw: RawMessage) -> WithParts:
+    data = b'{"info":' + raw.info + b',"parts":[' + b",".join(raw.parts) + b"]}"
+    return msgspec.json.decode(data, type=WithParts)
+
+
+class Reads(StoreSuite):
+    # --- the log
+
+    async def test_the_log_is_read_by_session_by_directory_and_whole(self, store: SessionStore) -> None:
+        a = await create(store, "ses_a", directory="/one")
+        b = await create(store, "ses_b", directory="/two")
+        c = await create(store, "ses_c", directory="/one")
+        for story in (a, b, c, b, a):
+            await store.append(story.id, [story.status()])
+        records = await log(store)
+
+        async def read(scope: Scope, after: str, limit: int = 1000) -> list[str]:
+            found = await store.read(scope, after=records[int(after)].offset if after else BEGINNING, limit=limit)
+            return [record.session_id[-1] for record in found]
+
+        assert await read(ALL, "") == list("abcabcba")
+        assert await read(ALL, "2", 3) == list("abc")
+        assert await read(SessionScope(b.id), "") == list("bbb")
+        assert await read(SessionScope(b.id), "1") == list("bb")
+        assert await read(SessionScope(b.id), "", 2) == list("bb")
+        assert await read(DirectoryScope("/one"), "") == list("acaca")
+        assert await read(DirectoryScope("/one"), "3", 1) == list("c")
+        assert await read(DirectoryScope("/none"), "") == []
+        assert await read(ALL, "7") == []
+
+    async def test_the_log_of_an_unknown_session_is_not_found(self, store: SessionStore) -> None:
+        with pytest.raises(NotFound):
+            await store.read(SessionScope("ses_unknown"), after=BEGINNING)
+
+    async def test_the_log_of_a_deleted_session_can_still_be_read(self, store: SessionStore) -> None:
+        story = await create(store, "ses_a")
+        await store.append(story.id, [story.deleted()])
+
+        assert types(await log(store, SessionScope(story.id))) == ["session.created", "session.deleted"]
+
+    async def test_a_record_stays_in_the_directory_of_its_session_when_the_session_says_another_one(
+        self, store: SessionStore
+    ) -> None:
+        """Who is told of a record cannot change under a subscriber."""
+        story = await create(store, "ses_a", directory="/one")
+        await store.append(story.id, [story.updated(directory="/two")])
+
+        assert len(await log(store, DirectoryScope("/one"))) == 2
+        assert await log(store, DirectoryScope("/two")) == []
+        assert (await store.session(story.id)).directory == "/two"
+
+    # --- sessions
+
+    async def test_what_is_not_there_is_not_found(self, store: SessionStore) -> None:
+        gone, other = Story("ses_gone"), Story("ses_other")
+        await store.append(gone.id, [*gone.streaming(), gone.deleted()])
+        await store.append(other.id, other.streaming())
+        for session_id in (gone.id, "ses_unknown"):
+            for read in (store.session, store.todos, store.message_page, store.history, store.turn_state):
+                with pytest.raises(NotFound) as caught:
+                    await read(session_id)
+                assert (caught.value.kind, caught.value.id) == ("Session", session_id)
+            with pytest.raises(NotFound):
+                await store.message(session_id, "msg_u1")
+        with pytest.raises(NotFound) as caught:
+            await store.message(other.id, "msg_unknown")
+        assert caught.value.kind == "Message"
+
+    async def test_a_message_of_another_session_is_not_found(self, store: SessionStore) -> None:
+        a, b = Story("ses_a"), Story("ses_b")
+        await store.append(a.id, a.streaming())
+        await store.append(b.id, [b.created(), b.message(b.user("msg_b"))])
+        with pytest.raises(NotFound):
+            await store.message(a.id, "msg_b")
+        with pytest.raises(NotFound):
+            await store.message(b.id, "msg_a1")
+
+    async def test_two_sessions_may_use_the_same_ids(self, store: SessionStore) -> None:
+        a, b = Story("ses_a"), Story("ses_b")
+        for story in (a, b):
+            await store.append(story.id, [*story.streaming(), story.permission_asked(), story.question_asked()])
+            await store.append(story.id, [story.delta("prt_1", story.id)])
+        await store.append(a.id, [a.removed("msg_a1"), a.permission_replied()])
+
+        (_, answer) = await store.history(b.id)
+        assert answer.parts == (b.text("prt_1", "ses_b"),)
+        assert [entry.request.session_id for entry in await store.pending_permissions()] == ["ses_b"]
+
+    async def test_sessions_are_found_by_what_is_asked_newest_update_first(self, store: SessionStore) -> None:
+        await create(store, "ses_a", directory="/one", project_id="p1", title="Fix the ÄPFEL bug", updated=NOW_MS + 3)
+        await create(store, "ses_b", directory="/two", project_id="p1", title="100% _done_", updated=NOW_MS + 1)
+        await create(store, "ses_c", directory="/one", project_id="p2", parent_id="ses_a", updated=NOW_MS + 2)
+        await create(store, "ses_d", directory="/one", project_id="p2", updated=NOW_MS + 2)
+        gone = await create(store, "ses_e", directory="/one", project_id="p1", updated=NOW_MS + 9)
+        await store.append(gone.id, [gone.deleted()])
+
+        async def find(**query: Any) -> str:
+            found = await store.sessions(SessionQuery(**query))
+            return "".join(msgspec.json.decode(data)["id"][-1] for data in found)
+
+        assert await find() == "adcb"
+        assert await find(directory="/one") == "adc"
+        assert await find(project_id="p1") == "ab"
+        assert await find(parent_id="ses_a") == "c"
+        assert await find(roots=True) == "adb"
+        assert await find(updated_since=NOW_MS + 2) == "adc"
+        assert await find(search="äpfel") == "a"
+        assert await find(search="100% _D") == "b"
+        assert await find(search="_d_") == ""
+        assert await find(limit=2) == "ad"
+        assert await find(limit=0) == ""
+        assert await find(directory="/one", roots=True, updated_since=NOW_MS + 2, limit=1, search="") == "a"
+        assert await find(directory="/none") == ""
+
+    async def test_a_session_is_found_by_what_it_says_now(self, store: SessionStore) -> None:
+        story = await create(store, "ses_a", title="Before")
+        await create(store, "ses_b", updated=NOW_MS + 1)
+        await store.append(story.id, [story.updated(at=NOW_MS + 5, title="After", parent_id="ses_b")])
+
+        (found,) = await store.sessions(SessionQuery(search="after", parent_id="ses_b", limit=5))
+        assert msgspec.json.decode(found, type=type(story.info)) == story.info == await store.session(story.id)
+        assert await store.sessions(SessionQuery(search="before")) == []
+
+    async def test_the_status_of_every_session_that_is_not_idle(self, store: SessionStore) -> None:
+        a, b = await create(store, "ses_a", directory="/one"), await create(store, "ses_b", directory="/two")
+        c = await create(store, "ses_c", directory="/two")
+        retry = StatusRetry(attempt=2, message="Overloaded", next=NOW_MS)
+        assert await store.statuses() == {}
+        await store.append(a.id, [a.status()])
+        await store.append(b.id, [b.status(), b.status(retry)])
+        await store.append(c.id, [c.status(), c.status(IDLE)])
+
+        assert await store.statuses() == {"ses_a": BUSY, "ses_b": retry}
+        assert await store.statuses("/two") == {"ses_b": retry}
+
+    async def test_a_directory_is_remembered_after_its_last_session(self, store: SessionStore) -> None:
+        a = await create(store, "ses_a", directory="/one", project_id="p1", updated=NOW_MS + 1)
+        await create(store, "ses_b", directory="/one", project_id="p1", updated=NOW_MS + 7)
+        await create(store, "ses_c", directory="/two", project_id="p2", updated=NOW_MS + 3)
+        await store.append(a.id, [a.deleted()])
+
+        assert list(await store.directories()) == [
+            Directory("/one", "p1", NOW_MS, NOW_MS + 7),
+            Directory("/two", "p2", NOW_MS, NOW_MS + 3),
+        ]
+
+    # --- messages
+
+    async def test_an_open_part_has_the_text_streamed_so_far(self, store: SessionStore) -> None:
+        story = Story()
+        await store.append(story.id, [*story.streaming(), story.part(story.reasoning("prt_2", "Well"))])
+        for number in range(5):
+            await store.append(story.id, [story.delta("prt_1", f"t{number}"), story.delta("prt_2", f"r{number}")])
+        parts = (story.text("prt_1", "t0t1t2t3t4"), story.reasoning("prt_2", "Wellr0r1r2r3r4"))
+
+        assert (await store.message(story.id, "msg_a1")).parts == parts
+        assert as_message((await store.message_page(story.id)).messages[-1]).parts == parts
+        assert (await store.turn_state(story.id)).steps[0].parts == parts
+
+        await store.append(story.id, [story.part(story.text("prt_1", "other")), story.delta("prt_1", "!")])
+        assert (await store.message(story.id, "msg_a1")).parts[0] == story.text("prt_1", "other!")
+
+    async def test_pages_go_back_from_the_newest_message(self, store: SessionStore) -> None:
+        story = Story()
+        await store.append(story.id, [story.created()])
+        for number in range(5):
+            await store.append(
+                story.id,
+                [
+                    story.message(story.user(f"msg_{number}")),
+                    story.part(story.prompt(f"prt_{number}", "Hi", f"msg_{number}")),
+                ],
+            )
+        # Neither an id that sorts first nor an update changes the order: it is that of the records that added them.
+        await store.append(story.id, [story.message(story.user("msg_0")), story.message(story.user("aaa"))])
+
+        newest = await store.message_page(story.id, limit=2)
+        assert [message.id for message in newest.messages] == ["msg_4", "aaa"]
+        assert newest.more
+        older = await store.message_page(story.id, limit=2, before=newest.messages[0].version)
+        assert [message.id for message in older.messages] == ["msg_2", "msg_3"]
+        assert older.more
+        oldest = await store.message_page(story.id, limit=2, before=older.messages[0].version)
+        assert [message.id for message in oldest.messages] == ["msg_0", "msg_1"]
+        assert not oldest.more
+        whole = await store.message_page(story.id)
+        assert not whole.more
+        assert tuple(map(as_message, whole.messages)) == await store.history(story.id)
+        assert (await store.message_page(story.id, limit=0)).messages == ()
+        assert (await store.message_page(story.id, limit=0)).more
+        assert (await store.message_page(story.id, limit=6)).messages == whole.messages
+        assert not (await store.message_page(story.id, limit=6)).more
+
+    async def test_a_message_that_was_removed_and_added_again_is_new(self, store: SessionStore) -> None:
+        story = Story()
+        await store.append(story.id, [*story.streaming(), story.message(story.user("msg_u2"))])
+        await store.append(story.id, [story.removed("msg_a1"), story.message(story.assistant())])
+        await store.append(story.id, [story.part(story.text("prt_2")), story.part(story.text("prt_1", "again"))])
+
+        history = await store.history(story.id)
+        assert [message.info.id for message in history] == ["msg_u1", "msg_u2", "msg_a1"]
+        assert [part.id for part in history[-1].parts] == ["prt_2", "prt_1"]
+
+    async def test_removed_messages_and_parts_are_gone(self, store: SessionStore) -> None:
+        story = Story()
+        await store.append(story.id, [*story.streaming(), story.part(story.tool("prt_2", "pending"))])
+        await store.append(story.id, [story.part_removed("prt_1")])
+        assert [part.id for part in (await store.message(story.id, "msg_a1")).parts] == ["prt_2"]
+        with pytest.raises(NotFound):
+            await store.append(story.id, [story.delta("prt_1", "x")])
+        await store.append(story.id, [story.removed("msg_a1")])
+
+        assert [message.info.id for message in await store.history(story.id)] == ["msg_u1"]
+        with pytest.raises(NotFound):
+            await store.append(story.id, [story.part(story.tool("prt_2", "running"))])
+
+    # --- the turn
+
+    async def test_the_state_is_the_fold_of_the_log_at_every_step_of_a_turn(self, store: SessionStore) -> None:
+        story = Story()
+        turn: list[Event] = [
+            *story.streaming(),
+            story.delta("prt_1", "Hel"),
+            story.delta("prt_1", "lo"),
+            story.message(story.user("msg_u2")),
+            story.requested("msg_u2"),
+            story.part(story.text("prt_1", "Hello", closed=True)),
+            story.part(story.tool("prt_2", "pending")),
+            story.permission_asked(),
+            story.question_asked(),
+            story.permission_replied(),
+            story.part(story.tool("prt_2", "running")),
+            story.suspended(),
+            story.started(),
+            story.started(),
+            story.question_rejected(),
+            story.part(story.tool("prt_2", "completed", "out")),
+            story.message(story.assistant(completed=True)),
+            story.message(story.assistant("msg_a2")),
+            story.part(story.reasoning("prt_3", message="msg_a2")),
+            story.delta("prt_3", "hm", "msg_a2"),
+            story.abort_requested(),
+            story.todo("a", "b"),
+            story.updated(at=NOW_MS + 5, title="New"),
+            story.message(story.assistant("msg_a2", completed=True)),
+            story.ended(outcome="aborted"),
+            story.status(IDLE),
+            story.idled(),
+            story.started("msg_u2"),
+            story.diffed(),
+            story.removed("msg_a1"),
+            story.ended("msg_u2"),
+        ]
+        fold = Fold()
+        for event in turn:
+            assert fold.apply(event)
+            await store.append(story.id, [event])
+            await assert_state_is(fold, store, story.id)
+
+        assert [type(event).type for event in turn] == types(await log(store))
+
+    async def test_the_sessions_that_a_starting_server_takes_up(self, store: SessionStore) -> None:
+        queued, running, done, gone = (Story(f"ses_{name}") for name in ("queued", "running", "done", "gone"))
+        await store.append(queued.id, queued.prompted())
+        await store.append(running.id, running.streaming())
+        await store.append(done.id, [*done.prompted(), done.started(), done.ended()])
+        await store.append(gone.id, [*gone.streaming(), gone.deleted()])
+
+        assert sorted(await store.unfinished()) == ["ses_queued", "ses_running"]
+
+    async def test_requests_are_pending_until_they_are_answered(self, store: SessionStore) -> None:
+        a, b = Story("ses_a", directory="/one"), Story("ses_b", directory="/two")
+        for story in (b, a):
+            await store.append(story.id, story.streaming())
+        await store.append(b.id, [b.permission_asked("per_2"), b.question_asked("que_2")])
+        await store.append(a.id, [a.permission_asked("per_1"), a.question_asked("que_1"), a.question_asked("que_3")])
+
+        async def pending(directory: str | None = None) -> list[str]:
+            permissions = await store.pending_permissions(directory)
+            questions = await store.pending_questions(directory)
+            return [entry.request.id for entry in (*permissions, *questions)]
+
+        assert await pending() == ["per_2", "per_1", "que_2", "que_1", "que_3"], "oldest first"
+        assert await pending("/one") == ["per_1", "que_1", "que_3"]
+        await store.append(
+            a.id, [a.permission_replied("per_1"), a.question_replied("que_1"), a.question_rejected("que_3")]
+        )
+        assert await pending() == ["per_2", "que_2"]
+        answered = await store.turn_state(a.id)
+        assert [entry.reply for entry in answered.permissions] == ["once"]
+        assert [(entry.answers, entry.rejected) for entry in answered.questions] == [((("Yes",),), False), (None, True)]
+        await store.append(b.id, [b.ended()])
+        assert await pending() == []
+        assert (await store.turn_state(b.id)).permissions == ()
+
+    # --- snapshots
+
+    async def test_a_snapshot_has_the_sessions_that_are_busy_or_changed_lately(self, store: SessionStore) -> None:
+        busy = Story("ses_busy", directory="/one", time=SessionTime(created=NOW_MS, updated=NOW_MS + 1))
+        await store.append(busy.id, [*busy.streaming(), busy.delta("prt_1", "Hel")])
+        await create(store, "ses_old", directory="/one", updated=NOW_MS + 4)
+        await create(store, "ses_new", directory="/one", updated=NOW_MS + 5)
+        await create(store, "ses_two", directory="/two", updated=NOW_MS + 6)
+
+        async def snapshot(scope: Scope, sessions_max: int = 10) -> list[str]:
+            found = await store.snapshot(scope, changed_since_ms=NOW_MS + 5, sessions_max=sessions_max, messages_max=1)
+            assert found.offset == store.head()
+            return [msgspec.json.decode(session.session)["id"] for session in found.sessions]
+
+        assert await snapshot(ALL) == ["ses_two", "ses_new", "ses_busy"]
+        assert await snapshot(ALL, 1) == ["ses_two"]
+        assert await snapshot(DirectoryScope("/one")) == ["ses_new", "ses_busy"]
+        assert await snapshot(SessionScope("ses_busy")) == ["ses_busy"]
+        assert await snapshot(SessionScope("ses_old")) == []
+        with pytest.raises(NotFound):
+            await snapshot(SessionScope("ses_unknown"))
+
+        (found,) = (
+            await store.snapshot(SessionScope(busy.id), changed_since_ms=0, sessions_max=1, messages_max=1)
+        ).sessions
+        assert (found.directory, found.project_id, found.status) == ("/one", "global", BUSY)
+        (message,) = found.messages
+        assert as_message(message) == WithParts(info=busy.assistant(), parts=(busy.text("prt_1", "Hel"),))
+
+    async def test_a_subscription_after_a_snapshot_goes_on_where_it_ends(self, store: SessionStore) -> None:
+        story = Story()
+        await store.append(story.id, [*story.streaming(), story.delta("prt_1", "Hel")])
+        snapshot = await store.snapshot(ALL, changed_since_ms=0, sessions_max=1, messages_max=5)
+        await store.append(story.id, [story.delta("prt_1", "lo")])
+        records = await collect(store.subscribe(ALL, after=snapshot.offset), 1)
+
+        assert b'"delta":"lo"' in records[0].data
