@@ -36,7 +36,7 @@ from holdfast.service.instances import Instances
 from holdfast.service.projects import Locations
 from holdfast.service.services import make_services
 from holdfast.storage.memory import MemoryStore
-from holdfast.storage.sqlite import SqliteStore
+from holdfast.storage.sqlite import SqliteReader, SqliteStore, holder
 
 log = structlog.get_logger()
 
@@ -174,7 +174,19 @@ class Application:
                 log.error("compaction.failed", reason=error.message)
 
 
-async def open_store(data: Path | None, *, on_failure: Callable[[StorageError], None]) -> MemoryStore | SqliteStore:
+def open_reader(data: Path) -> SqliteReader:
+    """Sessions to look at, whether a server has the directory or not. Raises StorageError if there are none."""
+    return SqliteReader(data)
+
+
+def server_of(data: Path) -> str | None:
+    """The process id of the server that has the directory, "" if it did not say; None if none has it."""
+    return holder(data)
+
+
+async def open_store(
+    data: Path | None, *, on_failure: Callable[[StorageError], None] = lambda _: None
+) -> MemoryStore | SqliteStore:
     """`on_failure` is called when the disk lets the store down. Raises StorageError if the directory cannot be used,
     StorageLocked if a server has it."""
     clock = SystemClock()

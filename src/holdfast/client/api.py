@@ -26,18 +26,27 @@ from holdfast.core.errors import Invalid, Unavailable
 from holdfast.core.ids import IdGenerator
 from holdfast.core.messages import MessageModel, WithParts
 from holdfast.core.offsets import Offset
-from holdfast.core.session import Session
+from holdfast.core.session import Session, SessionStatus
 
 DEFAULT_URL: Final = "http://127.0.0.1:4096"
 USERNAME: Final = "opencode"
 
 CONNECT_S: Final = 5.0
 ANSWER_S: Final = 30.0
+SESSIONS_MAX: Final = 1000
 
 
 class Health(msgspec.Struct, frozen=True):
     healthy: bool
     version: str
+
+
+class ImportedSession(msgspec.Struct, frozen=True, rename={"session_id": "sessionID"}):
+    """`unfinished`: the session has a turn, which the server takes up."""
+
+    session_id: str
+    records: int
+    unfinished: bool
 
 
 class Client:
@@ -99,6 +108,18 @@ class Client:
         answer = await self._until_answered(lambda: self._send("GET", f"/session/{quote(session_id, safe='')}"))
         return msgspec.json.decode(answer, type=Session)
 
+    async def sessions(self) -> tuple[Session, ...]:
+        """Those of the client's directory, newest update first."""
+        path = f"/session?limit={SESSIONS_MAX}"
+        return msgspec.json.decode(
+            await self._until_answered(lambda: self._send("GET", path)), type=tuple[Session, ...]
+        )
+
+    async def statuses(self) -> dict[str, SessionStatus]:
+        """Of the sessions that are not idle."""
+        answer = await self._until_answered(lambda: self._send("GET", "/session/status"))
+        return msgspec.json.decode(answer, type=dict[str, SessionStatus])
+
     async def messages(self, session_id: str) -> tuple[WithParts, ...]:
         """All of them, oldest first; open parts with the text streamed so far."""
         path = f"/session/{quote(session_id, safe='')}/message"
@@ -148,6 +169,24 @@ class Client:
         params = {"session": session_id} if session_id else {"directory": directory} if directory else {}
         return subscribe(self._http, "/event", params, after=after, backoff=self._backoff(), sleep=self._sleep)
 
+    # --- sessions as files --------------------------------------------------------------------------------------
+
+    async def export_session(self, session_id: str) -> AsyncGenerator[bytes]:
+        """The file, in pieces. Raises Unreachable if the connection breaks: what came so far is not all of it."""
+        path = f"/session/{quote(session_id, safe='')}/export"
+        try:
+            async with self._http.stream("GET", path) as answer:
+                if answer.status_code >= 400:
+                    raise refusal(answer.status_code, await answer.aread())
+                async for piece in answer.aiter_bytes():
+                    yield piece
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
+    async def import_session(self, file: bytes) -> ImportedSession:
+        """Raises Refused if the file is damaged (400) or the session exists (409)."""
+        return msgspec.json.decode(await self._send("POST", "/session/import", body=file), type=ImportedSession)
+
     # --- one request --------------------------------------------------------------------------------------------
 
     async def _until_answered(self, send: Callable[[], Awaitable[bytes]]) -> bytes:
@@ -165,16 +204,19 @@ class Client:
             answer = await self._http.request(
                 method, path, content=body, headers={"content-type": "application/json"} if body is not None else None
             )
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise Unreachable(
-                f"Nobody answers at {self.url}.",
-                hint="Start a server there (`holdfast serve`), or say where it is (--server URL).",
-            ) from error
         except httpx.TransportError as error:
-            raise Unreachable(f"The connection to {self.url} broke before the answer came.") from error
+            raise self._unreachable(error) from error
         if answer.status_code >= 400:
             raise refusal(answer.status_code, answer.content)
         return answer.content
+
+    def _unreachable(self, error: httpx.TransportError) -> Unreachable:
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            return Unreachable(
+                f"Nobody answers at {self.url}.",
+                hint="Start a server there (`holdfast serve`), or say where it is (--server URL).",
+            )
+        return Unreachable(f"The connection to {self.url} broke before the answer came.")
 
 
 def _checked(url: str) -> str:

@@ -14,6 +14,7 @@ from holdfast.service.messages import MessageService
 from holdfast.service.projects import Locations, ProjectService
 from holdfast.service.requests import RequestService
 from holdfast.service.sessions import SessionService
+from holdfast.service.transfer import TransferService
 from holdfast.service.turns import TurnService
 
 
@@ -28,6 +29,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     turns: TurnService
     requests: RequestService
     events: EventService
+    transfer: TransferService
 
 
 def make_services(
@@ -53,4 +55,5 @@ def make_services(
         turns=turns,
         requests=RequestService(store, engine),
         events=EventService(store, clock),
+        transfer=TransferService(store, turns),
     )

@@ -12,8 +12,9 @@ Rules
  3. The last line counts the records: a file that was cut off is refused.
 """
 
-from collections.abc import AsyncIterator, Iterable
-from typing import Final
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Final, Protocol
 
 import msgspec
 
@@ -22,8 +23,10 @@ from holdfast.core import codec
 from holdfast.core.errors import Conflict, HoldfastError, Invalid, NotFound, VersionConflict
 from holdfast.core.events import Event, MessageUpdated, PartUpdated, SessionCreated, SessionDeleted, SessionUpdated
 from holdfast.core.ids import check_id
-from holdfast.core.offsets import BEGINNING
-from holdfast.core.store import SessionScope, SessionStore
+from holdfast.core.offsets import BEGINNING, Offset
+from holdfast.core.session import Session
+from holdfast.core.store import Recorded, Scope, SessionScope, SessionStore
+from holdfast.service.turns import TurnService
 
 FORMAT: Final = "holdfast-session"
 VERSION: Final = 1
@@ -54,14 +57,42 @@ class Imported(msgspec.Struct, frozen=True, rename={"session_id": "sessionID"}):
     unfinished: bool
 
 
-async def export_session(store: SessionStore, session_id: str) -> AsyncIterator[bytes]:
+class Log(Protocol):
+    """What an export needs of a store (`core.store`)."""
+
+    async def session(self, session_id: str) -> Session: ...
+
+    async def read(self, scope: Scope, *, after: Offset, limit: int = 1000) -> Sequence[Recorded]: ...
+
+
+class TransferService:
+    """Both on a running server."""
+
+    def __init__(self, store: SessionStore, turns: TurnService) -> None:
+        self._store = store
+        self._turns = turns
+
+    async def export_session(self, session_id: str) -> AsyncIterator[bytes]:
+        """Raises NotFound at once; see the function of that name for the rest."""
+        await self._store.session(check_id("ses", session_id, "sessionID"))
+        return export_session(self._store, session_id)
+
+    async def import_session(self, lines: Iterable[bytes]) -> Imported:
+        """Whatever the session has left to do is taken up."""
+        imported = await import_session(self._store, lines)
+        if imported.unfinished:
+            self._turns.wake(imported.session_id)
+        return imported
+
+
+async def export_session(log: Log, session_id: str) -> AsyncIterator[bytes]:
     """The lines of the file, in pieces. What is recorded while this runs may or may not be in it. Raises NotFound before
     the first piece."""
-    session = await store.session(check_id("ses", session_id, "sessionID"))
+    session = await log.session(check_id("ses", session_id, "sessionID"))
     yield _line(_Head(format=FORMAT, version=VERSION, session_id=session.id, holdfast=__version__))
     count = 0
     after = BEGINNING
-    while page := await store.read(SessionScope(session.id), after=after, limit=_PAGE_RECORDS):
+    while page := await log.read(SessionScope(session.id), after=after, limit=_PAGE_RECORDS):
         after = page[-1].offset
         count += len(page)
         yield b"".join(
@@ -73,7 +104,7 @@ async def export_session(store: SessionStore, session_id: str) -> AsyncIterator[
 
 async def import_session(store: SessionStore, lines: Iterable[bytes]) -> Imported:
     """Raises Invalid for a file that is damaged, cut off, or of a newer Holdfast; Conflict if the session exists."""
-    session_id, events = read_lines(lines)
+    session_id, events = await asyncio.to_thread(read_lines, lines)  # it may be long
     try:
         appended = await store.append(session_id, events, expected=0)
     except (NotFound, Conflict) as error:
