@@ -16,8 +16,10 @@ Rules
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol, TypeVar
+
+from msgspec.structs import replace
 
 from holdfast.core import stream_rules
 from holdfast.core.offsets import to_offset
@@ -388,6 +390,25 @@ def _to_page(stream: Stream, after: int, pieces: Sequence[Piece]) -> Page:
     data = pieces[0][1] if len(pieces) == 1 else b"".join([data for _, data in pieces])
     reached = pieces[-1][0]
     return Page(stream, after, reached, data, reached >= stream.tail)
+
+
+def let_go(stream: Stream, oldest: Iterable[tuple[int, int]], now_ms: int) -> Stream | None:
+    """The stream without the records that its retention lets go of; None if it keeps them all. `oldest` are positions and
+    sizes of its records, oldest first, as far as they shall be looked at. What forks inherit is kept while they live."""
+    retention = stream.retention
+    if retention is None or stream.forks:
+        return None
+    count, size, horizon = stream.records, stream.bytes, stream.horizon
+    for position, length in oldest:
+        over = (
+            (retention.records is not None and count > retention.records)
+            or (retention.bytes is not None and size - length >= retention.bytes)
+            or (retention.seconds is not None and position < (now_ms - retention.seconds * 1000) * 1000)
+        )
+        if not over:
+            break
+        count, size, horizon = count - 1, size - length, position
+    return replace(stream, records=count, bytes=size, horizon=horizon) if count != stream.records else None
 
 
 def segments(stream: Stream, get: Callable[[int], Stream], after: int) -> list[tuple[int, int, int]]:

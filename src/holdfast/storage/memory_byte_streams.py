@@ -1,7 +1,7 @@
 """Byte streams in memory: the plainest backend of `storage.byte_streams`. Durable for as long as the process."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from holdfast.core import stream_rules
 from holdfast.core.stream_rules import AddRecord, Change, DropStream, PutProducer, PutStream
 from holdfast.core.streams import ProducerState, Stream
-from holdfast.storage.byte_streams import Access, Decide, Piece, Streams, segments
+from holdfast.storage.byte_streams import Access, Decide, Piece, Streams, let_go, segments
 
 T = TypeVar("T")
 
@@ -108,33 +108,11 @@ class MemoryByteStreams:
 
     def _retain(self, stream: Stream, now_ms: int) -> None:
         records = self._records.get(stream.id, [])
-        keep = kept_from(stream, records, now_ms)
-        if keep:
-            horizon = records[keep - 1][0]
-            size = sum(len(data) for _, data in records[:keep])
-            del records[:keep]
-            stream = replace(stream, horizon=horizon, records=stream.records - keep, bytes=stream.bytes - size)
-            self._apply(PutStream(stream))
-            self.streams.publish((PutStream(stream),))
-
-
-def kept_from(stream: Stream, records: Sequence[Piece], now_ms: int) -> int:
-    """How many of the oldest records the stream's retention lets go of."""
-    retention = stream.retention
-    if retention is None or stream.forks or not records:
-        return 0
-    count, size = len(records), sum(len(data) for _, data in records)
-    gone = 0
-    for position, data in records:
-        over = (
-            (retention.records is not None and count > retention.records)
-            or (retention.bytes is not None and size - len(data) >= retention.bytes)
-            or (retention.seconds is not None and position < (now_ms - retention.seconds * 1000) * 1000)
-        )
-        if not over:
-            break
-        count, size, gone = count - 1, size - len(data), gone + 1
-    return gone
+        changed = let_go(stream, [(position, len(data)) for position, data in records], now_ms)
+        if changed is not None:
+            del records[: stream.records - changed.records]
+            self._apply(PutStream(changed))
+            self.streams.publish((PutStream(changed),))
 
 
 def _position(piece: Piece) -> int:

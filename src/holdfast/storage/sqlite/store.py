@@ -33,8 +33,10 @@ from holdfast.core.store import (
     SessionQuery,
     Snapshot,
 )
+from holdfast.storage.byte_streams import Access
 from holdfast.storage.sqlite import verify
 from holdfast.storage.sqlite.append import Appender
+from holdfast.storage.sqlite.byte_streams import Both, ByteStreamRows, SqliteByteStreams
 from holdfast.storage.sqlite.compact import compact
 from holdfast.storage.sqlite.database import Database, DriverError, is_damage, to_storage_error
 from holdfast.storage.sqlite.files import DATABASE_NAME, DirectoryLock, open_reader, open_writer
@@ -100,10 +102,17 @@ class SqliteStore:
         self._head = to_offset(newest) if newest else BEGINNING
         self.ids: Final = IdGenerator(now_ms, entropy, not_before_ms=newest // 1000)
         self._tails = Tails(self, self._is_over, bytes_max=tail_bytes_max, page_records=page_records)
-        self._writer = Writer(database, self._appender, published=self._publish, failed=on_failure)
+        access = Access(now_ms)
+        rows = ByteStreamRows(database, access)
+        self._writer = Writer(database, Both(self._appender, rows), published=self._publish, failed=on_failure)
         self._reading = ThreadPoolExecutor(READERS, "holdfast-reader")
         self._local = threading.local()
-        self._readers: list[Database] = []
+        reader = open_reader(database.path, vfs)
+        self._readers: list[Database] = [reader]
+        self._byte_streams = SqliteByteStreams(
+            rows, access, submit=self._writer.submit, query=self._query_database, reader=reader
+        )
+        self.byte_streams: Final = self._byte_streams.streams
         self._closed = False
 
     # --- the log
@@ -121,6 +130,7 @@ class SqliteStore:
         return await self._query(lambda queries: queries.is_over(session_id))
 
     def _publish(self, records: Sequence[Recorded]) -> None:
+        self._byte_streams.published()
         if records:
             self._head = records[-1].offset
             self._tails.publish(records)
@@ -199,6 +209,9 @@ class SqliteStore:
                 self._writer.fail(failure)
             raise failure from error
 
+    async def _query_database(self, query: Callable[[Database], T]) -> T:
+        return await self._query(lambda queries: query(queries.database))
+
     def _run_query(self, query: Callable[[Queries], T]) -> T:
         """In a reading thread: one read transaction."""
         queries: Queries | None = getattr(self._local, "queries", None)
@@ -234,6 +247,7 @@ class SqliteStore:
             return
         self._closed = True
         self._tails.close()
+        self.byte_streams.close()
         await asyncio.to_thread(self._close_files)
 
     def _close_files(self) -> None:
