@@ -230,23 +230,17 @@ class WorkTree:
 
     async def _take(self) -> str:
         await self._prepare()
-        for left in range(_TRIES - 1, -1, -1):
+        for left in range(_TRIES - 1, 0, -1):
             try:
-                await self._stage()
-                ended = await self._git.run("write-tree")
+                return await self._stage()
             except GitFailed:  # a file went away or changed its kind while it was read
-                if left == 0:
-                    raise
-                if left == 1:
-                    (self._repository / "index").unlink(missing_ok=True)
                 self._clear_locks()
-            else:
-                self._newest = ended.output.decode().strip()
-        assert self._newest is not None
-        return self._newest
+                if left == 1:  # or the index is damaged
+                    (self._repository / "index").unlink(missing_ok=True)
+        return await self._stage()
 
-    async def _stage(self) -> None:
-        """Bring our index up to the files."""
+    async def _stage(self) -> str:
+        """Bring our index up to the files, and make it a tree."""
         assert self._excludes is not None
         listed = await self._git.run(
             *("ls-files", "-z", "-t", "--modified", "--deleted", "--others", "--exclude-standard", *self._excludes),
@@ -255,6 +249,8 @@ class WorkTree:
         if listed.is_cut:
             raise _TooLarge("too many files")
         names = {field[2:]: not field.startswith(b"?") for field in split(listed.output)}
+        if not names and self._newest is not None:
+            return self._newest
         if len(names) > self._limits.files:
             raise _TooLarge(f"more than {self._limits.files} files")
         current, gone = await asyncio.to_thread(self._sort, names)
@@ -262,6 +258,8 @@ class WorkTree:
             await self._update_index("--force-remove", names=gone)
         if current:
             await self._update_index("--add", "--replace", "--remove", names=current)
+        self._newest = (await self._git.run("write-tree")).output.decode().strip()
+        return self._newest
 
     def _sort(self, names: Mapping[bytes, bool]) -> tuple[list[bytes], list[bytes]]:
         """Names of files to take into the index, and of those in it that are none to cover any more. `names` says which
