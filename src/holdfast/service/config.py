@@ -17,6 +17,7 @@ so that a mistake has a file, a line and a column. Messages never hold a value, 
 
 import getpass
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
@@ -45,7 +46,8 @@ class _Loaded(NamedTuple):
 
 
 class Configuration:
-    """The configuration of each directory, read when it is asked for and again when one of its files changed.
+    """The configuration of each directory, read when it is asked for and again when one of its files changed. The answers
+    are the very same objects until then. May be called from any thread, since it reads files.
 
     `home` is the user's home directory, `environ` the environment of the server, `adapters` who speaks to LLMs."""
 
@@ -57,6 +59,7 @@ class Configuration:
         self._connections = connections
         self._adapters = adapters
         self._known: dict[tuple[str, str], _Loaded] = {}
+        self._lock = threading.Lock()
 
     def config(self, directory: str, worktree: str) -> Config:
         """Raises Invalid, with file, line, column and setting, if a file is wrong. The result may hold secrets:
@@ -69,18 +72,24 @@ class Configuration:
 
     def _load(self, directory: str, worktree: str) -> _Loaded:
         key = (directory, worktree)
-        known = self._known.pop(key, None)
+        with self._lock:
+            known = self._known.get(key)
         if known is None or any(_version(file) != version for file, version in known.files.items()):
-            loader = _Loader(self._environ, self._home, Path(directory), Path(worktree))
-            config = loader.load()
-            registry = ProviderRegistry(
-                config, connections=self._connections, environ=self._environ, adapters=self._adapters
-            )
-            known = _Loaded(config, registry, loader.files)
-        self._known[key] = known
-        if len(self._known) > _CACHED_MAX:
-            del self._known[next(iter(self._known))]
+            known = self._read(Path(directory), Path(worktree))
+        with self._lock:
+            self._known.pop(key, None)
+            self._known[key] = known
+            if len(self._known) > _CACHED_MAX:
+                del self._known[next(iter(self._known))]
         return known
+
+    def _read(self, directory: Path, worktree: Path) -> _Loaded:
+        loader = _Loader(self._environ, self._home, directory, worktree)
+        config = loader.load()
+        registry = ProviderRegistry(
+            config, connections=self._connections, environ=self._environ, adapters=self._adapters
+        )
+        return _Loaded(config, registry, loader.files)
 
 
 def config_directory(environ: Mapping[str, str], home: Path) -> Path:
