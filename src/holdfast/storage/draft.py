@@ -10,7 +10,7 @@ from typing import NamedTuple
 from holdfast.core.errors import NotFound
 from holdfast.core.events import Event, SessionCreated
 from holdfast.core.messages import Part
-from holdfast.core.reducer import AppendText, Change, Clear, Delete, EndRequests, Get, Put, reduce
+from holdfast.core.reducer import AppendText, Approve, Change, Clear, Delete, EndRequests, Get, Put, reduce
 from holdfast.core.state import Entity, Key
 
 
@@ -72,8 +72,8 @@ class _Overlay:
         match change:
             case Put(key, entity):
                 self._changed[key] = entity
-            case AppendText():
-                pass  # whether the part is open, and that is all the reducer asks, stays the same
+            case AppendText() | Approve():
+                pass  # nothing the reducer asks for: the part stays open, and approvals are the project's
             case Delete(key):
                 self._changed[key] = None
                 if key.kind == "message":

@@ -13,7 +13,8 @@ from holdfast.core.fold import Fold
 from holdfast.core.ids import IdGenerator
 from holdfast.core.messages import Part, WithParts, is_open
 from holdfast.core.offsets import BEGINNING, Offset, to_offset, to_position
-from holdfast.core.reducer import Change, Clear, Delete, EndRequests, Get, Put
+from holdfast.core.permissions import PermissionRule
+from holdfast.core.reducer import Approve, Change, Clear, Delete, EndRequests, Get, Put
 from holdfast.core.session import Session, SessionStatus, StatusIdle, Todo
 from holdfast.core.state import SESSION, Entity, Key, PermissionEntry, QuestionEntry, TurnState
 from holdfast.core.store import (
@@ -56,6 +57,7 @@ class MemoryStore:
         self._streams: dict[str, _Stream] = {}
         self._leases: dict[str, tuple[Lease, int]] = {}
         self._redundant: list[_Redundant] = []
+        self._approvals: dict[str, dict[tuple[str, str], PermissionRule]] = {}
         self._tails = Tails(self, self._is_over, bytes_max=tail_bytes_max, page_records=page_records)
 
     # --- the log
@@ -123,6 +125,7 @@ class MemoryStore:
             stream.offset = to_offset(self._position)
             self._note_redundant(stream, step.changes)
             stream.apply(step.event, step.changes, self._position)
+            self._approve(step.changes)
             recorded.append(
                 Recorded(
                     stream.offset,
@@ -161,6 +164,14 @@ class MemoryStore:
                         self._redundant.append(_Redundant(now, stream, key.id, stream.added[key].position, last))
                 case _:
                     pass
+
+    def _approve(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            if isinstance(change, Approve):
+                known = self._approvals.setdefault(change.project_id, {})
+                for pattern in change.patterns:
+                    rule = PermissionRule(permission=change.permission, pattern=pattern, action="allow")
+                    known.setdefault((change.permission, pattern), rule)
 
     async def claim(self, session_id: str, owner: str, *, now_ms: int, ttl_ms: int) -> Lease | None:
         self._check_open()
@@ -249,6 +260,9 @@ class MemoryStore:
             if entry.answers is None and not entry.rejected
         ]
         return [entry for _, entry in sorted(found, key=lambda pair: pair[0])]
+
+    async def approvals(self, project_id: str) -> Sequence[PermissionRule]:
+        return list(self._approvals.get(project_id, {}).values())
 
     async def directories(self) -> Sequence[Directory]:
         found: dict[str, Directory] = {}

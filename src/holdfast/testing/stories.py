@@ -33,6 +33,8 @@ from holdfast.core.session import BUSY, NO_TOKENS, FileDiff, Session, SessionSta
 
 NOW_MS = 1_795_219_535_462
 
+ToolStatus = Literal["pending", "running", "completed", "error"]
+
 
 class Story:
     """Builders for the session `id`. `info` is its Session."""
@@ -121,7 +123,7 @@ class Story:
     def tool(
         self,
         id: str,
-        status: Literal["pending", "running", "completed", "error"],
+        status: ToolStatus,
         output: str = "",
         *,
         message: str = "msg_a1",
@@ -178,6 +180,9 @@ class Story:
 
     def started(self, id: str = "msg_u1") -> e.TurnStarted:
         return e.TurnStarted(session_id=self.id, message_id=id)
+
+    def extended(self, prompt_id: str, id: str = "msg_u1") -> e.TurnExtended:
+        return e.TurnExtended(session_id=self.id, message_id=id, prompt_id=prompt_id)
 
     def suspended(self, id: str = "msg_u1") -> e.TurnSuspended:
         return e.TurnSuspended(session_id=self.id, message_id=id)

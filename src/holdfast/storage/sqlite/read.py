@@ -10,6 +10,7 @@ from typing import Any
 from holdfast.core.errors import NotFound
 from holdfast.core.messages import WithParts
 from holdfast.core.offsets import Offset, to_offset, to_position
+from holdfast.core.permissions import PermissionRule
 from holdfast.core.session import Session, SessionStatus, Todo
 from holdfast.core.state import PermissionEntry, QuestionEntry, TurnState, prompts_of
 from holdfast.core.store import (
@@ -227,7 +228,7 @@ class Queries:
     # --- turns and requests
 
     def turn_state(self, session_id: str) -> TurnState:
-        stream, data, status, turns_data = self._session(session_id, "stream, data, status, turns")
+        stream, session, status, turns_data = self._session(session_id, "stream, data, status, turns")
         turns = to_turns(turns_data)
         prompts = prompts_of(turns)
         user: WithParts | None = None
@@ -245,7 +246,7 @@ class Queries:
             steps = self._with_parts(stream, rows)
         requests = self._all("SELECT kind, data FROM request WHERE stream = ? ORDER BY position", stream)
         return TurnState(
-            session=to_session(data),
+            session=to_session(session),
             status=to_status(status),
             turns=turns,
             user=user,
@@ -268,6 +269,10 @@ class Queries:
             directory,
         )
         return [data for (data,) in rows]
+
+    def approvals(self, project_id: str) -> list[PermissionRule]:
+        rows = self._all("SELECT permission, pattern FROM approval WHERE project_id = ? ORDER BY id", project_id)
+        return [PermissionRule(permission=permission, pattern=pattern, action="allow") for permission, pattern in rows]
 
     # --- snapshot
 

@@ -19,6 +19,7 @@ from holdfast.core.events import Event
 from holdfast.core.ids import IdGenerator
 from holdfast.core.messages import WithParts
 from holdfast.core.offsets import BEGINNING, Offset, to_offset
+from holdfast.core.permissions import PermissionRule
 from holdfast.core.session import Session, SessionStatus, Todo
 from holdfast.core.state import PermissionEntry, QuestionEntry, TurnState
 from holdfast.core.store import (
@@ -191,6 +192,9 @@ class SqliteStore:
 
     async def pending_questions(self, directory: str | None = None) -> Sequence[QuestionEntry]:
         return await self._query(lambda queries: queries.pending_questions(directory))
+
+    async def approvals(self, project_id: str) -> Sequence[PermissionRule]:
+        return await self._query(lambda queries: queries.approvals(project_id))
 
     async def directories(self) -> Sequence[Directory]:
         return await self._query(Queries.directories)

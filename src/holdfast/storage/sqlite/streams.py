@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from holdfast.core.codec import to_json
 from holdfast.core.events import Event, SessionCreated, SessionDeleted, SessionUpdated
 from holdfast.core.messages import AssistantMessage, Message, Part, is_open, is_terminal
-from holdfast.core.reducer import AppendText, Change, Clear, Delete, EndRequests, Put
+from holdfast.core.reducer import AppendText, Approve, Change, Clear, Delete, EndRequests, Put
 from holdfast.core.session import Session, SessionStatus
 from holdfast.core.state import SESSION, Entity, Key, PermissionEntry, QuestionEntry, TodoList, Turns
 from holdfast.storage.sqlite.database import Database
@@ -157,6 +157,11 @@ class Streams:
                     self._delete_part(stream, key)
                 case Delete(key):
                     self._delete_message(stream, key)
+                case Approve(project_id, permission, patterns):
+                    self._database.run_many(
+                        "INSERT OR IGNORE INTO approval (project_id, permission, pattern) VALUES (?, ?, ?)",
+                        [(project_id, permission, pattern) for pattern in patterns],
+                    )
                 case EndRequests():
                     self._database.run("DELETE FROM request WHERE stream = ?", stream.id)
                     stream.forget(lambda entity: isinstance(entity, PermissionEntry | QuestionEntry))

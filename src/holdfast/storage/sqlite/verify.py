@@ -11,6 +11,7 @@ from holdfast.core.events import (
     MessageUpdated,
     PartUpdated,
     PermissionAsked,
+    PermissionReplied,
     QuestionAsked,
     SessionCreated,
     SessionDeleted,
@@ -18,6 +19,7 @@ from holdfast.core.events import (
 )
 from holdfast.core.fold import Fold
 from holdfast.core.messages import Message, Part
+from holdfast.core.reducer import Approve, Change, reduce
 from holdfast.core.session import Session, SessionStatus
 from holdfast.core.state import Key, PermissionEntry, QuestionEntry, Turns
 from holdfast.core.store import Difference
@@ -125,6 +127,8 @@ def _folded(database: Database, session_id: str) -> tuple[list[Difference], Rows
             if isinstance(event, SessionDeleted):
                 time = event.info.time
                 return wrong, {"stream": (directory, project_id, time.created, time.updated, 1)}
+            if isinstance(event, PermissionReplied) and not deleted:
+                wrong += _missing_approvals(database, session_id, reduce(fold.entities.get, event) or ())
             key = _added_by(event)
             is_new = key is not None and key not in fold.entities
             # The log of a session that was deleted may have been compacted up to session.deleted, in part.
@@ -138,6 +142,22 @@ def _folded(database: Database, session_id: str) -> tuple[list[Difference], Rows
     if info is not None:
         rows["stream"] = directory, project_id, info.time.created, info.time.updated, 0
     return wrong, rows
+
+
+def _missing_approvals(database: Database, session_id: str, changes: tuple[Change, ...]) -> list[Difference]:
+    """Approvals outlive their sessions, so one that no log gives may still be right."""
+    return [
+        Difference(session_id, f"approval of {change.permission} in {change.project_id}", None, pattern)
+        for change in changes
+        if isinstance(change, Approve)
+        for pattern in change.patterns
+        if not database.all(
+            "SELECT 1 FROM approval WHERE project_id = ? AND permission = ? AND pattern = ?",
+            change.project_id,
+            change.permission,
+            pattern,
+        )
+    ]
 
 
 def _added_by(event: Event) -> Key | None:

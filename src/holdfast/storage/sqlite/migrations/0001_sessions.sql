@@ -78,6 +78,15 @@ CREATE TABLE request (
 CREATE UNIQUE INDEX request_id ON request (stream, kind, id);
 CREATE INDEX request_pending ON request (kind) WHERE pending;
 
+CREATE TABLE approval (
+    id INTEGER PRIMARY KEY,
+    project_id TEXT NOT NULL,
+    permission TEXT NOT NULL,
+    pattern TEXT NOT NULL
+) STRICT;
+
+CREATE UNIQUE INDEX approval_rule ON approval (project_id, permission, pattern);
+
 CREATE TABLE receipt (
     stream INTEGER NOT NULL,
     key TEXT NOT NULL,
