@@ -31,7 +31,7 @@ async def memory(clock: StoreClock | None = None, **options: Any) -> AsyncGenera
 @asynccontextmanager
 async def sqlite(
     clock: StoreClock | None = None, directory: Path | None = None, **options: Any
-) -> AsyncGenerator[SessionStore]:
+) -> AsyncGenerator[SqliteStore]:
     """In a directory of its own, unless one is given."""
     with tempfile.TemporaryDirectory(prefix="holdfast-test-") as own:
         store = await SqliteStore.open(

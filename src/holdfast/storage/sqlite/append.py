@@ -9,7 +9,7 @@ Rules
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from holdfast.core.codec import encode, tag_of
 from holdfast.core.errors import LeaseLost, NotFound, VersionConflict
@@ -28,15 +28,18 @@ POSITION_MAX = 10**16 - 10**12
 
 
 class Appender:
-    """All methods run in the writing thread, inside a transaction. `position` is that of the newest record.
-    Event ids come from a generator of this thread's own: generators are not made for two threads."""
+    """All methods run in the writing thread, inside a transaction. `newest` is the position of the newest record when the
+    store was opened, 0 if there was none. Event ids come from a generator of this thread's own: none is made for two."""
 
     def __init__(self, database: Database, clock_ms: Callable[[], int], entropy: Callable[[int], bytes]) -> None:
         self._database = database
         self._clock_ms = clock_ms
         self._streams = Streams(database)
-        self.position: int = database.one("SELECT ifnull(max(position), 0) FROM record")[0]
-        self._ids = IdGenerator(clock_ms, entropy, not_before_ms=self.position // 1000)
+        self.newest: Final[int] = database.one("SELECT ifnull(max(position), 0) FROM record")[0]
+        # The generators of ids go on one millisecond after the newest time of the store. So do we: otherwise the next
+        # process, under a clock that was set back, would not know of the ids that this one made.
+        self._position = (self.newest // 1000 + 1) * 1000 if self.newest else 0
+        self._ids = IdGenerator(clock_ms, entropy, not_before_ms=self.newest // 1000)
         self._token = 0
         self._leases: dict[str, tuple[Lease, int]] = {}
         self._rows: list[tuple[Any, ...]] = []
@@ -48,8 +51,8 @@ class Appender:
         now_ms = self._clock_ms()
         self._streams.now_ms = now_ms
         self._streams.trim()
-        if self.position < now_ms * 1000 < POSITION_MAX:
-            self.position = now_ms * 1000
+        if self._position < now_ms * 1000 < POSITION_MAX:
+            self._position = now_ms * 1000
 
     def changes(self) -> int:
         return self._database.changes + len(self._rows)
@@ -101,8 +104,8 @@ class Appender:
             stream = self._streams.create(first.info)
 
         for (event, changes), data in zip(steps, encoded, strict=True):
-            self.position += 1
-            stream.last = self.position
+            self._position += 1
+            stream.last = self._position
             stream.version += 1
             part = self._streams.change(stream, event, changes)
             tag = tag_of(event)
@@ -139,7 +142,7 @@ class Appender:
         elif held is not None and held[1] > now_ms:
             return None
         else:
-            self._token = max(self._token + 1, self.position)
+            self._token = max(self._token + 1, self._position)
             lease = Lease(session_id, owner, self._token)
         self._leases[session_id] = lease, now_ms + ttl_ms
         return lease

@@ -99,7 +99,7 @@ class SqliteStore:
         self._database = database
         self._vfs = vfs
         self._appender = Appender(database, now_ms, entropy)
-        newest = self._appender.position
+        newest = self._appender.newest
         self._head = to_offset(newest) if newest else BEGINNING
         self.ids: Final = IdGenerator(now_ms, entropy, not_before_ms=newest // 1000)
         self._tails = Tails(self, self._is_over, bytes_max=tail_bytes_max, page_records=page_records)
