@@ -49,9 +49,9 @@ def create(model: Model, options: Mapping[str, Any], connections: Connections) -
         raise Invalid(f"{place}: {error}", field=place) from error
     if not settings.base_url:
         raise Invalid(
-            f'Provider "{model.provider_id}" has no address.',
+            f'Provider "{model.provider_id}" has no address: set its options.baseURL.',
             field=f"{place}.baseURL",
-            hint="Set options.baseURL of the provider in opencode.json, such as http://127.0.0.1:11434/v1.",
+            hint="In opencode.json, such as http://127.0.0.1:11434/v1.",
         )
     address = _http_address(settings.base_url)
     if address is None:

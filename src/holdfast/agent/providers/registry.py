@@ -170,8 +170,9 @@ class ProviderRegistry:
         factory = self._factories.get(model.api.npm)
         if factory is None:
             raise UnsupportedProvider(
-                f'Provider "{model.provider_id}" needs "{model.api.npm}", which is not supported.',
-                hint=f'Supported as "npm" of a provider: {OPENAI_COMPATIBLE}.',
+                f'Provider "{model.provider_id}" needs "{model.api.npm}", which is not supported. '
+                f"Supported: {OPENAI_COMPATIBLE}.",
+                hint='Most providers also speak that: set "npm" and options.baseURL of the provider in opencode.json.',
             )
         if isinstance(factory, str):
             module, _, function = factory.partition(":")
