@@ -22,7 +22,7 @@ app = typer.Typer(
 
 ServerUrl = Annotated[
     str | None,
-    typer.Option("--server", metavar="URL", help="Where the server is.  [default: http://127.0.0.1:4096]"),
+    typer.Option("--server", metavar="URL", help="Where the server is, for example http://127.0.0.1:4096."),
 ]
 Password = Annotated[
     str | None, typer.Option("--password", envvar="OPENCODE_SERVER_PASSWORD", help="What the server asks for.")
@@ -131,6 +131,96 @@ def tail(
             await command(client, session, after=parse_offset(after) if after else None)
 
     conclude(main)
+
+
+@app.command()
+def verify(data: DataDirectory = None) -> None:
+    """Fold every log again and compare it with the stored state. Also while a server runs. Exit code 1 on any difference."""
+    from holdfast.cli.data import data_directory
+    from holdfast.cli.verify import verify as command
+
+    conclude(lambda: command(data_directory(data)))
+
+
+@app.command()
+def sessions(
+    directory: Annotated[Path | None, typer.Option(metavar="DIR", help="Only those that work there.")] = None,
+    data: DataDirectory = None,
+    server: ServerUrl = None,
+    password: Password = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON line each.")] = False,
+) -> None:
+    """List sessions, newest first: of the data directory, or with --server of a directory there."""
+    from holdfast.cli.data import data_directory
+    from holdfast.cli.sessions import sessions_in, sessions_of
+
+    async def main() -> None:
+        if server is None:
+            await sessions_in(data_directory(data), directory and str(directory.absolute()), as_json=as_json)
+            return
+        async with _client(server, password, str(directory) if directory else _here(server)) as client:
+            await sessions_of(client, as_json=as_json)
+
+    conclude(main)
+
+
+@app.command()
+def export(
+    session: Annotated[str, typer.Argument(metavar="SESSION", help="Its id.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="[default: standard output]")
+    ] = None,
+    data: DataDirectory = None,
+    server: ServerUrl = None,
+    password: Password = None,
+) -> None:
+    """Write a session to a file: its whole log. From the data directory, or with --server over HTTP."""
+    from holdfast.cli.data import data_directory
+    from holdfast.cli.transfer import export_to
+
+    async def main() -> None:
+        if server is None:
+            await export_to(output, session, data_directory(data))
+            return
+        async with _client(server, password, None) as client:
+            await export_to(output, session, client)
+
+    conclude(main)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="[default: standard input]")] = None,
+    data: DataDirectory = None,
+    server: ServerUrl = None,
+    password: Password = None,
+) -> None:
+    """Read a session from a file of `export`, into the data directory, or with --server over HTTP. Never replaces one."""
+    from holdfast.cli.data import data_directory
+    from holdfast.cli.transfer import import_from
+
+    async def main() -> None:
+        if server is None:
+            await import_from(file, data_directory(data))
+            return
+        async with _client(server, password, None) as client:
+            await import_from(file, client)
+
+    conclude(main)
+
+
+@app.command()
+def doctor(
+    data: DataDirectory = None,
+    directory: Annotated[Path | None, typer.Option(metavar="DIR", help="Whose opencode.json.  [default: here]")] = None,
+    host: str = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 4096,
+) -> None:
+    """Check this machine: Python, data directory, database, configuration, programs, port. Changes nothing."""
+    from holdfast.cli.data import data_directory
+    from holdfast.cli.doctor import doctor as command
+
+    conclude(lambda: command(data_directory(data), (directory or Path()).resolve(), host, port))
 
 
 def _client(server: str | None, password: str | None, directory: str | None) -> "Client":

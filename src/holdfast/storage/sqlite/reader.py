@@ -33,6 +33,7 @@ class SqliteReader:
             )
         self._database = open_beside(path)
         self._queries = Queries(self._database)
+        self.schema: int = self._query(lambda queries: queries.database.pragma("user_version"))
 
     async def session(self, session_id: str) -> Session:
         return self._query(lambda queries: queries.session(session_id))
@@ -48,6 +49,10 @@ class SqliteReader:
 
     async def record_count(self) -> int:
         return self._query(lambda queries: queries.database.one("SELECT count(*) FROM record")[0])
+
+    async def damage(self) -> list[str]:
+        """What is wrong with the file itself."""
+        return [found.stored or found.what for found in self._query(lambda queries: verify.structure(queries.database))]
 
     async def verify(self) -> AsyncIterator[Difference]:
         for difference in self._query(lambda queries: verify.structure(queries.database)):
