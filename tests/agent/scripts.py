@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from holdfast.agent.permissions import Ask
 from holdfast.agent.providers.base import (
     AssistantTurn,
     Chunk,
@@ -31,7 +32,10 @@ from holdfast.agent.providers.conversation import CONTINUE
 from holdfast.agent.runner import ResolvedModel
 from holdfast.agent.tools import ToolBox, ToolContext, ToolResult
 from holdfast.core.messages import ToolPart, UserMessage
+from holdfast.core.permissions import PermissionRule
 from holdfast.core.session import CacheTokens, Session, Tokens
+
+ALLOW_ALL = PermissionRule(permission="*", pattern="*", action="allow")
 
 Pause = Callable[[], Awaitable[None]]
 
@@ -126,25 +130,47 @@ class Counter:
         await self._pause()
         return ToolResult(title="counted", output=f"counted {input.get('n', 0)}", metadata={"n": 1})
 
+    async def asks(self, input: dict[str, Any], context: ToolContext) -> Sequence[Ask]:
+        return [Ask(permission=self.id, patterns=(str(input.get("n", 0)),), always=("*",))]
+
     async def clean_up(self, part: ToolPart) -> None:
         self.cleaned.append(part.id)
 
 
 class World:
-    """The environment of turns in tests."""
+    """The environment of turns in tests. Without `rules`, everything is allowed."""
 
-    def __init__(self, model: Provider, tools: ToolBox) -> None:
+    def __init__(
+        self,
+        model: Provider,
+        tools: ToolBox,
+        *,
+        rules: tuple[PermissionRule, ...] = (ALLOW_ALL,),
+        room: int | None = None,
+    ) -> None:
         self._model = model
         self._tools = tools
+        self._rules = rules
+        self._room = room
+        self.title_provider: Provider | None = None
 
     async def model(self, session: Session, user: UserMessage) -> ResolvedModel:
-        return ResolvedModel(provider=self._model, model_id="scripted-1")
+        return ResolvedModel(provider=self._model, model_id="scripted-1", input_tokens_max=self._room)
+
+    async def title_model(self, session: Session, user: UserMessage) -> ResolvedModel | None:
+        return ResolvedModel(provider=self.title_provider, model_id="small-1") if self.title_provider else None
 
     def tools(self, session: Session, user: UserMessage) -> ToolBox:
         return self._tools
 
-    def system(self, session: Session, user: UserMessage) -> tuple[str, ...]:
-        return ("You are scripted.",)
+    def rules(self, session: Session, user: UserMessage) -> tuple[PermissionRule, ...]:
+        return self._rules
+
+    def subagents(self, session: Session) -> tuple[str, ...]:
+        return ("general",)
+
+    def system(self, session: Session, user: UserMessage, agent: str) -> tuple[str, ...]:
+        return (f"You are the agent {agent}.",)
 
     def worktree(self, session: Session) -> str:
         return "/"

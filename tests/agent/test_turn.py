@@ -111,7 +111,7 @@ def test_after_its_tools_a_step_is_finished_and_the_next_one_begins():
     state = in_step(s.tool("prt_t", "completed"), finish="tool-calls")
     step = decide(state.turn_state())
     assert isinstance(step, turn.FinishStep)
-    for event in turn.finish_step(state.get, turn.assistant(step.step), stamp()):
+    for event in turn.finish_step(state.get, state.turn_state(), turn.assistant(step.step), stamp()):
         state.apply(event)
     assert turn.BeginStep() == decide(state.turn_state())
 
@@ -119,7 +119,7 @@ def test_after_its_tools_a_step_is_finished_and_the_next_one_begins():
 def test_the_events_that_end_the_last_step_end_the_turn_and_leave_the_session_idle():
     state = in_step(s.text("prt_1", "done", end=s.NOW))
     info = turn.model_done(s.assistant(), "stop", TOKENS, 0.5)
-    events = turn.finish_step(state.get, info, stamp())
+    events = turn.finish_step(state.get, state.turn_state(), info, stamp())
     assert all(state.apply(event) for event in events)
     assert turn.Wait() == decide(state.turn_state())
     assert state.status == IDLE
@@ -131,7 +131,7 @@ def test_a_session_with_another_prompt_in_the_queue_does_not_become_idle_in_betw
     state = in_step(s.text("prt_1", "done", end=s.NOW))
     state.apply(s.message(s.user("msg_u2")))
     state.apply(s.requested("msg_u2"))
-    events = turn.finish_step(state.get, turn.model_done(s.assistant(), "stop", TOKENS, 0), stamp())
+    events = turn.finish_step(state.get, state.turn_state(), turn.model_done(s.assistant(), "stop", TOKENS, 0), stamp())
     assert "session.idle" not in [event.type for event in events]
     for event in events:
         state.apply(event)

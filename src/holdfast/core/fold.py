@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from holdfast.core.errors import NotFound
 from holdfast.core.events import Event
 from holdfast.core.messages import AssistantMessage, Message, Part, ReasoningPart, TextPart, WithParts
-from holdfast.core.reducer import AppendText, Change, Clear, Delete, EndRequests, Put, reduce
+from holdfast.core.reducer import AppendText, Approve, Change, Clear, Delete, EndRequests, Put, reduce
 from holdfast.core.session import Session, SessionStatus, StatusIdle
 from holdfast.core.state import (
     NO_TURNS,
@@ -61,6 +61,8 @@ class Fold:
             case Clear():
                 self.entities.clear()
                 self._grown.clear()
+            case Approve():
+                pass  # belongs to the project
             case EndRequests():
                 for other in [k for k in self.entities if k.kind in ("permission", "question")]:
                     self._delete(other)

@@ -32,7 +32,7 @@ from holdfast.core.messages import (
 )
 from holdfast.core.permissions import PermissionRequest
 from holdfast.core.questions import QuestionRequest
-from holdfast.core.session import IDLE
+from holdfast.core.session import IDLE, Session
 from holdfast.core.state import (
     NO_TURNS,
     SESSION,
@@ -77,7 +77,16 @@ class EndRequests(NamedTuple):
     """The turn is over: its permission requests and questions are gone, answered or not."""
 
 
-Change = Put | Delete | AppendText | Clear | EndRequests
+class Approve(NamedTuple):
+    """The user said "always": from now on these patterns are allowed in the whole project, also when this session is gone
+    (so this is not part of the session's state)."""
+
+    project_id: str
+    permission: str
+    patterns: tuple[str, ...]
+
+
+Change = Put | Delete | AppendText | Clear | EndRequests | Approve
 
 Get = Callable[[Key], Entity | None]
 
@@ -120,7 +129,14 @@ def reduce(get: Get, event: e.Event) -> tuple[Change, ...] | None:
             return _permission(get, event)
         case e.QuestionAsked() | e.QuestionReplied() | e.QuestionRejected():
             return _question(get, event)
-        case e.TurnRequested() | e.TurnStarted() | e.TurnExtended() | e.TurnSuspended() | e.TurnAbortRequested() | e.TurnEnded():
+        case (
+            e.TurnRequested()
+            | e.TurnStarted()
+            | e.TurnExtended()
+            | e.TurnSuspended()
+            | e.TurnAbortRequested()
+            | e.TurnEnded()
+        ):
             return _turn(get, event)
 
 
@@ -184,7 +200,11 @@ def _permission(get: Get, event: e.PermissionAsked | e.PermissionReplied) -> tup
         raise NotFound("Permission request", event.request_id)
     if entry.reply is not None:
         return None
-    return (Put(key, replace(entry, reply=event.reply, message=event.message)),)
+    answered = Put(key, replace(entry, reply=event.reply, message=event.message))
+    session = get(SESSION)
+    if event.reply != "always" or not isinstance(session, Session) or not entry.request.always:
+        return (answered,)
+    return answered, Approve(session.project_id, entry.request.permission, entry.request.always)
 
 
 def _question(get: Get, event: e.QuestionAsked | e.QuestionReplied | e.QuestionRejected) -> tuple[Change, ...] | None:

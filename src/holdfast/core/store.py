@@ -18,6 +18,7 @@ import msgspec
 from holdfast.core.events import Event
 from holdfast.core.messages import WithParts
 from holdfast.core.offsets import Offset
+from holdfast.core.permissions import PermissionRule
 from holdfast.core.reducer import Get
 from holdfast.core.session import Session, SessionStatus, Todo
 from holdfast.core.state import PermissionEntry, QuestionEntry, TurnState
@@ -245,6 +246,10 @@ class SessionStore(StreamStore, Protocol):
     async def pending_permissions(self, directory: str | None = None) -> Sequence[PermissionEntry]: ...
 
     async def pending_questions(self, directory: str | None = None) -> Sequence[QuestionEntry]: ...
+
+    async def approvals(self, project_id: str) -> Sequence[PermissionRule]:
+        """What users allowed for good in a project, oldest first. Recorded with the reply; outlives its session."""
+        ...
 
     async def directories(self) -> Sequence[Directory]: ...
 

@@ -5,11 +5,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from holdfast.agent.permissions import denied_entirely
+from holdfast.agent.providers.registry import DEMO_MODEL
 from holdfast.agent.runner import ResolvedModel
 from holdfast.agent.tools import ToolBox
 from holdfast.core.clock import Clock
 from holdfast.core.errors import Invalid
 from holdfast.core.messages import UserMessage
+from holdfast.core.permissions import PermissionRule
 from holdfast.core.session import Session
 from holdfast.service.instances import Instance, Instances
 from holdfast.service.projects import worktree_of
@@ -38,13 +41,38 @@ class InstanceEnvironment:
         provider, model = instance.registry.resolve(user.model.provider_id, user.model.model_id)
         return ResolvedModel(provider=provider, model_id=model.api.id, output_tokens_max=model.limit.output or None)
 
-    def tools(self, session: Session, user: UserMessage) -> ToolBox:
-        return self._tools
+    async def title_model(self, session: Session, user: UserMessage) -> ResolvedModel | None:
+        instance = await self._instance(session)
+        small = instance.registry.small_model(user.model.provider_id) or user.model
+        if small.provider_id == DEMO_MODEL.provider_id:
+            return None
+        provider, model = instance.registry.resolve(small.provider_id, small.model_id)
+        return ResolvedModel(provider=provider, model_id=model.api.id)
 
-    def system(self, session: Session, user: UserMessage) -> tuple[str, ...]:
+    def tools(self, session: Session, user: UserMessage) -> ToolBox:
+        """Those that the agent may use at all, and the prompt does not turn off."""
+        rules = self.rules(session, user)
+        off = {name for name, wanted in (user.tools or {}).items() if not wanted}
+        return ToolBox(
+            tool for name, tool in self._tools.items() if name not in off and not denied_entirely(name, rules)
+        )
+
+    def rules(self, session: Session, user: UserMessage) -> tuple[PermissionRule, ...]:
         instance = self._instances.opened(session.directory)
         agent = instance.agents.get(user.agent) if instance is not None else None
-        paragraphs = [(agent.prompt if agent is not None else None) or _INTRODUCTION, self._surroundings(session)]
+        return (*(agent.permission if agent is not None else ()), *(session.permission or ()))
+
+    def subagents(self, session: Session) -> tuple[str, ...]:
+        instance = self._instances.opened(session.directory)
+        agents = instance.agents.values() if instance is not None else ()
+        return tuple(agent.name for agent in agents if agent.mode != "primary" and not agent.hidden)
+
+    def system(self, session: Session, user: UserMessage, agent: str) -> tuple[str, ...]:
+        instance = self._instances.opened(session.directory)
+        known = instance.agents.get(agent) if instance is not None else None
+        if known is not None and known.hidden and known.prompt:  # it works on the conversation, not on the project
+            return (known.prompt,)
+        paragraphs = [(known.prompt if known is not None else None) or _INTRODUCTION, self._surroundings(session)]
         paragraphs += _instructions(Path(session.directory), Path(self.worktree(session)))
         if user.system:
             paragraphs.append(user.system)

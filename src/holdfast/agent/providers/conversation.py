@@ -3,11 +3,15 @@
 Order: prompts as they were added, each followed by the steps that answered it; so a prompt that came in while another
 was being answered stands after that answer, whatever the clocks said. Prompts that still wait in the queue are left out.
 
+A conversation that was summarised begins with the summary; what was said before it is left out.
+
 Every tool call is followed by its output, also one that was aborted or lost: providers reject a conversation with a
 call that has none, and with it the whole session.
 """
 
 from collections.abc import Iterable, Sequence
+
+from msgspec.structs import replace
 
 from holdfast.agent.providers.base import (
     AssistantTurn,
@@ -21,6 +25,7 @@ from holdfast.agent.providers.base import (
 )
 from holdfast.core.messages import (
     AssistantMessage,
+    CompactionPart,
     FilePart,
     Part,
     ReasoningPart,
@@ -38,6 +43,16 @@ CONTINUE = (
 )
 
 
+SUMMARISE = """\
+Summarise our conversation so that another engineer, who sees nothing but your summary, can go on with the work at once.
+Write down: what the user wants, in the user's own terms, with every constraint and preference; what was found out, with
+file paths and names; what was done and what the results were; what failed and why; what is being done right now; what is
+left to do. Be complete and exact where the work depends on it, and brief everywhere else. Do not use tools."""
+
+SUMMARY_REQUEST = "What did we do so far?"
+_SUMMARISED_OUTPUT_MAX = 2000
+
+
 def build_request(
     history: Sequence[WithParts],
     *,
@@ -48,19 +63,28 @@ def build_request(
     output_tokens_max: int | None = None,
 ) -> ModelRequest:
     """The request for the next step of the turn that answers user message `prompt_id`. If the turn's last step was cut,
-    the text it streamed so far stands at the end, with a request to continue it."""
+    the text it streamed so far stands at the end, with a request to continue it. If the prompt is a request to summarise,
+    so is this."""
     conversation: list[ConversationItem] = []
     answers: dict[str, list[WithParts]] = {}
     for message in history:
         if isinstance(message.info, AssistantMessage):
             answers.setdefault(message.info.parent_id, []).append(message)
+    summarises = False
     for message in history:
         if isinstance(message.info, UserMessage):
-            conversation.append(_user(message.parts))
-            for step in answers.get(message.info.id, ()):
+            steps = answers.get(message.info.id, ())
+            summarises = any(isinstance(part, CompactionPart) for part in message.parts)
+            if summarises and any(_is_summary(step) for step in steps):
+                conversation = [UserTurn(text=SUMMARY_REQUEST)]
+            else:
+                conversation.append(UserTurn(text=SUMMARISE) if summarises else _user(message.parts))
+            for step in steps:
                 conversation += _step(step)
         if message.info.id == prompt_id:
             break
+    if summarises:
+        conversation = [_shortened(item) for item in conversation]
     return ModelRequest(
         model_id=model_id,
         system=system,
@@ -68,6 +92,30 @@ def build_request(
         tools=tools,
         output_tokens_max=output_tokens_max,
     )
+
+
+def used_tokens(history: Sequence[WithParts]) -> int:
+    """How many tokens the newest step that was not a summary had, its answer included; 0 if there is none since."""
+    for message in reversed(history):
+        info = message.info
+        if isinstance(info, AssistantMessage) and info.time.completed is not None and info.error is None:
+            if info.summary:
+                return 0
+            tokens = info.tokens
+            return tokens.input + tokens.output + tokens.cache.read + tokens.cache.write
+    return 0
+
+
+def _is_summary(step: WithParts) -> bool:
+    info = step.info
+    return isinstance(info, AssistantMessage) and info.time.completed is not None and info.error is None
+
+
+def _shortened(item: ConversationItem) -> ConversationItem:
+    """What a summary needs of tools is that they ran, not all that they said."""
+    if isinstance(item, ToolOutput):
+        return replace(item, output=item.output[:_SUMMARISED_OUTPUT_MAX], attachments=())
+    return replace(item, attachments=()) if isinstance(item, UserTurn) else item
 
 
 def _user(parts: Iterable[Part]) -> UserTurn:

@@ -1,9 +1,11 @@
 """One worker per session that has something to do; started by whoever recorded it, and at start for everything unfinished."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from holdfast.agent.runner.environment import Environment
+from holdfast.agent.runner.session_log import SessionLog
 from holdfast.agent.runner.worker import Worker
 from holdfast.core.clock import Clock
 from holdfast.core.ids import Prefix
@@ -30,6 +32,7 @@ class Engine:
         self._environment = environment
         self._owner = owner
         self._workers: dict[str, tuple[Worker, asyncio.Task[None]]] = {}
+        self._others: set[asyncio.Task[None]] = set()
         self._stopping = False
 
     async def start(self) -> None:
@@ -45,14 +48,14 @@ class Engine:
         if known is not None:
             known[0].poked = True
             return
+        record = SessionLog(session_id, store=self._store, clock=self._clock, new_id=self._new_id)
         worker = Worker(
-            session_id,
-            store=self._store,
-            clock=self._clock,
-            new_id=self._new_id,
+            record,
             jitter=self._jitter,
             environment=self._environment,
+            subagents=self,
             owner=self._owner,
+            beside=self._beside,
         )
         task = asyncio.create_task(worker.run(), name=f"turn {session_id}")
         self._workers[session_id] = (worker, task)
@@ -65,15 +68,20 @@ class Engine:
         if worker.poked:
             self.wake(session_id)
 
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._others.add(task)
+        task.add_done_callback(self._others.discard)
+
     async def idle(self) -> None:
         """Return once no session has anything to do. For tests and orderly tools."""
-        while self._workers:
-            await asyncio.wait({task for _, task in self._workers.values()})
+        while self._workers or self._others:
+            await asyncio.wait({*(task for _, task in self._workers.values()), *self._others})
 
     async def stop(self) -> None:
         """Suspend every turn: what was streamed is recorded, tools are ended, and a later start goes on from there."""
         self._stopping = True
-        tasks = [task for _, task in self._workers.values()]
+        tasks = [*(task for _, task in self._workers.values()), *self._others]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -8,14 +8,17 @@ import msgspec
 from holdfast.agent.providers.base import Provider
 from holdfast.agent.tools import ToolBox
 from holdfast.core.messages import UserMessage
+from holdfast.core.permissions import PermissionRule
 from holdfast.core.session import Session
 
 
 class ResolvedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """`model_id` is the provider's own name for it."""
+    """`model_id` is the provider's own name for it. A conversation of more than `input_tokens_max` tokens is summarised
+    before the next step; None if that is unknown, or not wanted."""
 
     provider: Provider
     model_id: str
+    input_tokens_max: int | None = None
     output_tokens_max: int | None = None
 
 
@@ -24,12 +27,25 @@ class Environment(Protocol):
         """The LLM that the prompt asks for. Raises NotFound or Unavailable if there is none (any more)."""
         ...
 
+    async def title_model(self, session: Session, user: UserMessage) -> ResolvedModel | None:
+        """The (small) LLM that names sessions; None to leave them unnamed."""
+        ...
+
     def tools(self, session: Session, user: UserMessage) -> ToolBox:
         """What the LLM may call in this turn."""
         ...
 
-    def system(self, session: Session, user: UserMessage) -> tuple[str, ...]:
-        """The system prompt, in paragraphs."""
+    def rules(self, session: Session, user: UserMessage) -> tuple[PermissionRule, ...]:
+        """What calls may do without asking, or not at all: of the agent, the project and the session, in this order.
+        (What users allowed with "always" comes after them.)"""
+        ...
+
+    def system(self, session: Session, user: UserMessage, agent: str) -> tuple[str, ...]:
+        """The system prompt of an agent (the prompt's own, or a hidden one), in paragraphs."""
+        ...
+
+    def subagents(self, session: Session) -> tuple[str, ...]:
+        """The agents that the LLM may give tasks to."""
         ...
 
     def worktree(self, session: Session) -> str:

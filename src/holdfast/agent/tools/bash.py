@@ -9,13 +9,16 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from holdfast.agent.permissions import Ask
 from holdfast.agent.tools.base import ToolContext, ToolFailure, ToolResult
 from holdfast.agent.tools.output import BYTES_MAX, LINES_MAX, CommandOutput
+from holdfast.agent.tools.places import external, resolved
 from holdfast.agent.tools.processes import Process, Processes
+from holdfast.agent.tools.shell_commands import commands_of, prefix_of
 from holdfast.core.messages import ToolPart, ToolRunning
 
 TIMEOUT_MS: Final = 2 * 60 * 1000
@@ -72,9 +75,20 @@ Runs a command with `{Path(self._shell).name} -c` and returns what it writes to 
             "required": ["command"],
         }
 
+    async def asks(self, input: dict[str, Any], context: ToolContext) -> Sequence[Ask]:
+        commands = commands_of(input["command"])
+        always = tuple(dict.fromkeys(prefix_of(command) for command in commands))
+        directory = resolved(context, input.get("workdir", ""))
+        return [
+            *external(context, directory, is_directory=True),
+            Ask(permission="bash", patterns=commands, always=always, metadata={"command": input["command"]}),
+        ]
+
     async def run(self, input: dict[str, Any], context: ToolContext) -> ToolResult:
         command: str = input["command"]
         timeout_ms = int(input.get("timeout", self._timeout_ms))
+        if "\0" in command:  # uvloop would cut it there and run the first half
+            raise ToolFailure("A command cannot hold a NUL character.")
         directory = context.directory / input.get("workdir", "")
         if not os.path.isdir(directory):
             raise ToolFailure(f"There is no directory {directory}: give another workdir, or none.")

@@ -11,11 +11,14 @@ import itertools
 import os
 import stat
 import threading
+from collections.abc import Sequence
 from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any, Final
 
+from holdfast.agent.permissions import Ask
 from holdfast.agent.tools.base import ToolContext, ToolFailure, ToolResult
+from holdfast.agent.tools.places import external, resolved, shown
 from holdfast.core.messages import FilePart, ToolPart
 
 LINES_MAX: Final = 2000
@@ -68,6 +71,13 @@ Reads a file, or lists a directory.
         },
         "required": ["filePath"],
     }
+
+    async def asks(self, input: dict[str, Any], context: ToolContext) -> Sequence[Ask]:
+        path = resolved(context, input["filePath"])
+        return [
+            *external(context, path, is_directory=await asyncio.to_thread(path.is_dir)),
+            Ask(permission="read", patterns=(shown(context, path),), always=("*",)),
+        ]
 
     async def run(self, input: dict[str, Any], context: ToolContext) -> ToolResult:
         path = Path(os.path.abspath(context.directory / input["filePath"]))

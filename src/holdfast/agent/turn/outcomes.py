@@ -1,37 +1,25 @@
-"""The turn machine: what happens next, decided from recorded state alone. No I/O, no clock, total.
+"""The events of each outcome of a turn's steps, so that what ends a step or a turn is always one append. Pure.
 
-`next_step` names the next thing to do; the runner does it and appends the outcome; then `next_step` is asked again.
-After a crash the same function reads the same state: recovery is this loop, not a feature beside it. The functions
-below it make the events of each outcome, so that what ends a step or a turn is always one append.
-
-    queue ──TakeUp──► started ──BeginStep──► step ──CallModel──► finish known ──RunTools──► tools over ──FinishStep──┐
-                         ▲                     ▲       │ ▲                                                          │
-                         │ (restart)           │       └─┘ provider failed: retry, kept text goes on                │
-                         │                     └───────────────────── the model wants tool results ─────────────────┤
-                      EndTurn ◄── completed | failed | aborted ◄────────────────────────────────────────────────────┘
-
-Rules
- 1. Between two steps nothing is running. So an open reasoning part or a running tool that `next_step` sees was left by
-    a server that died: `Settle` closes it first. An open text part stays open: the next try of the model continues it.
- 2. A tool found running has an unknown outcome and is not run again, unless it is repeatable (only reads).
- 3. A tool call runs only after the model finished its message, and after `running` is recorded.
- 4. A turn that died with the server DEATHS_MAX times is failed; one that is suspended by a graceful stop is not counted.
+`get` is the state in which the events will be recorded (`core.store.Decide`): what they take from it is still true then.
 """
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
+from holdfast.agent.turn.decide import assistant, compaction_of, is_last_step, prompt
 from holdfast.core.events import (
     Event,
     MessageUpdated,
     PartUpdated,
+    SessionCompacted,
     SessionErrored,
     SessionIdled,
     SessionStatusChanged,
     SessionUpdated,
     TurnEnded,
+    TurnExtended,
     TurnOutcome,
     TurnStarted,
 )
@@ -40,8 +28,7 @@ from holdfast.core.messages import (
     APIError,
     AssistantMessage,
     AssistantTime,
-    ErrorMessage,
-    MessageAbortedError,
+    CompactionPart,
     MessageError,
     MessagePath,
     Part,
@@ -51,6 +38,7 @@ from holdfast.core.messages import (
     RetryTime,
     StepFinishPart,
     StepStartPart,
+    SubtaskPart,
     TextPart,
     ToolError,
     ToolPart,
@@ -60,6 +48,7 @@ from holdfast.core.messages import (
     UnknownError,
     UnknownErrorData,
     UserMessage,
+    UserTime,
     WithParts,
     is_open,
 )
@@ -67,123 +56,17 @@ from holdfast.core.reducer import Get
 from holdfast.core.session import BUSY, IDLE, NO_TOKENS, CacheTokens, Session, StatusRetry, Tokens
 from holdfast.core.state import SESSION, TURNS, Turns, TurnState
 
-DEATHS_MAX = 3
-TRIES_MAX = 5
-
-OUTCOME_UNKNOWN = (
+OUTCOME_UNKNOWN: Final = (
     "The server stopped while this tool was running, so its outcome is unknown. Check before doing it again."
 )
-CALL_INCOMPLETE = "The model was cut off before this call was complete, so it did not run."
-ABORTED = "Tool execution aborted"
+CALL_INCOMPLETE: Final = "The model was cut off before this call was complete, so it did not run."
+ABORTED: Final = "Tool execution aborted"
+COMPACTION_AGENT: Final = "compaction"
 
-# --- decisions --------------------------------------------------------------------------------------------------
-
-
-class Wait(NamedTuple):
-    """Nothing to do until something is recorded."""
-
-
-class TakeUp(NamedTuple):
-    """Record that this runner acts for the turn now: a new one, or one that was suspended or died."""
-
-    message_id: str
-
-
-class Settle(NamedTuple):
-    """Close what a dead server left open in the step."""
-
-    parts: tuple[Part, ...]
-
-
-class BeginStep(NamedTuple):
-    """Add the assistant message of the next step."""
-
-
-class CallModel(NamedTuple):
-    """Ask the model for the (rest of the) step, not before a wall-clock time (ms) when a provider asked for a pause."""
-
-    step: WithParts
-    not_before: int | None
-
-
-class RunTools(NamedTuple):
-    """Run these calls, side by side."""
-
-    parts: tuple[ToolPart, ...]
-
-
-class FinishStep(NamedTuple):
-    step: WithParts
-
-
-class EndTurn(NamedTuple):
-    outcome: TurnOutcome
-    error: MessageError | None = None
-
-
-Step = Wait | TakeUp | Settle | BeginStep | CallModel | RunTools | FinishStep | EndTurn
-
-
-def next_step(state: TurnState, *, mine: bool, repeatable: frozenset[str]) -> Step:
-    """What to do now. `mine`: this runner has taken the active turn up. `repeatable`: names of tools that only read."""
-    active = state.turns.active
-    if active is None:
-        return TakeUp(state.turns.queue[0]) if state.turns.queue else Wait()
-    if not mine:
-        return TakeUp(active.message_id)
-    if active.abort:
-        return EndTurn("aborted", MessageAbortedError(data=ErrorMessage(message="Aborted")))
-    if active.deaths >= DEATHS_MAX:
-        return EndTurn(
-            "failed", unknown_error(f"The server stopped {active.deaths} times in this turn, so it was given up.")
-        )
-    if state.user is None:
-        return EndTurn("failed", unknown_error("The prompt of this turn was removed."))
-    if not state.steps:
-        return BeginStep()
-    step = state.steps[-1]
-    info = assistant(step)
-    if info.time.completed is not None:
-        return BeginStep() if wants_more(info) else EndTurn("completed")
-    left = leftovers(step.parts, model_done=info.finish is not None, repeatable=repeatable)
-    if left:
-        return Settle(left)
-    if info.finish is None:
-        return CallModel(step, state.status.next if isinstance(state.status, StatusRetry) else None)
-    calls = tuple(part for part in step.parts if isinstance(part, ToolPart) and is_open(part))
-    return RunTools(calls) if calls else FinishStep(step)
-
-
-def leftovers(parts: Iterable[Part], *, model_done: bool, repeatable: frozenset[str]) -> tuple[Part, ...]:
-    """The parts that nobody works on and that cannot be continued (rules 1 and 2)."""
-    return tuple(part for part in parts if _is_left_over(part, model_done, repeatable))
-
-
-def _is_left_over(part: Part, model_done: bool, repeatable: frozenset[str]) -> bool:
-    match part:
-        case ReasoningPart():
-            return is_open(part)
-        case TextPart():
-            return is_open(part) and model_done
-        case ToolPart(tool=tool, state=ToolRunning()):
-            return tool not in repeatable
-        case ToolPart(state=ToolPending()):
-            return not model_done
-        case _:
-            return False
-
-
-def wants_more(info: AssistantMessage) -> bool:
-    """The model stopped in order to see the results of its tools."""
-    return info.error is None and info.finish == "tool-calls"
-
-
-def tries(parts: Iterable[Part]) -> int:
-    """How many tries of the model have failed in a step."""
-    return sum(isinstance(part, RetryPart) for part in parts)
-
-
-# --- outcomes ---------------------------------------------------------------------------------------------------
+GO_ON: Final = (
+    "The conversation above is a summary of what happened so far. Go on with the work it describes; if nothing is left "
+    "to do, say so. The request that you are working on was:"
+)
 
 
 class Stamp(NamedTuple):
@@ -202,26 +85,64 @@ def take_up(state: TurnState, message_id: str) -> list[Event]:
 
 
 def begin_step(state: TurnState, worktree: str, stamp: Stamp) -> list[Event]:
-    """The empty assistant message of the next step, busy."""
+    """The assistant message of the next step, busy. Empty, unless its calls are written by the prompt itself: a subtask,
+    or a command that the user runs."""
     info = new_assistant(state, worktree, stamp)
+    calls = [] if state.steps and assistant(state.steps[-1]).parent_id == info.parent_id else _calls_of(state.user)
     start = StepStartPart(id=stamp.new_id("prt"), session_id=info.session_id, message_id=info.id)
-    return [
+    events: list[Event] = [
         SessionStatusChanged(session_id=info.session_id, status=BUSY),
-        MessageUpdated(session_id=info.session_id, info=info),
+        message_updated(info),
         PartUpdated(session_id=info.session_id, part=start, time=stamp.now),
     ]
+    for tool, input in calls:
+        id = stamp.new_id("prt")
+        part = ToolPart(
+            id=id,
+            session_id=info.session_id,
+            message_id=info.id,
+            call_id=id.replace("prt_", "call_"),
+            tool=tool,
+            state=ToolPending(input=input, raw=""),
+            metadata={BY_USER: True},
+        )
+        events.append(PartUpdated(session_id=info.session_id, part=part, time=stamp.now))
+    if calls:  # after a command the turn is over; a subtask's result is for the model
+        finish = "stop" if all(tool == "bash" for tool, _ in calls) else "tool-calls"
+        events.append(message_updated(replace(info, finish=finish)))
+    return events
+
+
+BY_USER: Final = "byUser"
+"""Key in a tool part's metadata: the user made this call, so nobody has to be asked."""
+SHELL: Final = "shell"
+"""Key in a prompt's text part's metadata: the command that the user runs."""
+
+
+def _calls_of(user: WithParts | None) -> list[tuple[str, dict[str, Any]]]:
+    calls: list[tuple[str, dict[str, Any]]] = []
+    for part in user.parts if user else ():
+        match part:
+            case SubtaskPart():
+                input = {"description": part.description, "prompt": part.prompt, "subagent_type": part.agent}
+                calls.append(("task", input | ({"command": part.command} if part.command else {})))
+            case TextPart(metadata=dict(metadata)) if isinstance(metadata.get(SHELL), str):
+                calls.append(("bash", {"command": metadata[SHELL]}))
+            case _:
+                pass
+    return calls
 
 
 def new_assistant(state: TurnState, worktree: str, stamp: Stamp) -> AssistantMessage:
-    assert state.user is not None
-    user = state.user.info
-    assert isinstance(user, UserMessage)
+    user = prompt(state)
+    compaction = compaction_of(state.user) is not None
+    agent = COMPACTION_AGENT if compaction else user.agent
     return AssistantMessage(
         id=stamp.new_id("msg"),
         session_id=state.session.id,
         parent_id=user.id,
-        mode=user.agent,
-        agent=user.agent,
+        mode=agent,
+        agent=agent,
         path=MessagePath(cwd=state.session.directory, root=worktree),
         cost=0,
         tokens=NO_TOKENS,
@@ -229,7 +150,48 @@ def new_assistant(state: TurnState, worktree: str, stamp: Stamp) -> AssistantMes
         provider_id=user.model.provider_id,
         variant=user.model.variant,
         time=AssistantTime(created=stamp.now),
+        summary=True if compaction else None,
     )
+
+
+def compact(state: TurnState, stamp: Stamp, *, overflow: bool) -> list[Event]:
+    """Extend the turn with a request to summarise: the conversation does not fit the model any more."""
+    user = _own_prompt(state, stamp)
+    part = CompactionPart(
+        id=stamp.new_id("prt"),
+        session_id=user.session_id,
+        message_id=user.id,
+        auto=True,
+        overflow=overflow or None,
+    )
+    return _extend(state, user, part, stamp)
+
+
+def go_on(state: TurnState, request: str, stamp: Stamp) -> list[Event]:
+    """Extend the turn with a request to go on after the summary. `request` is what the user asked for."""
+    user = _own_prompt(state, stamp)
+    part = TextPart(
+        id=stamp.new_id("prt"),
+        session_id=user.session_id,
+        message_id=user.id,
+        text=f"{GO_ON}\n\n{request}",
+        synthetic=True,
+    )
+    return _extend(state, user, part, stamp)
+
+
+def _own_prompt(state: TurnState, stamp: Stamp) -> UserMessage:
+    return replace(prompt(state), id=stamp.new_id("msg"), time=UserTime(created=stamp.now), summary=None)
+
+
+def _extend(state: TurnState, user: UserMessage, part: Part, stamp: Stamp) -> list[Event]:
+    active = state.turns.active
+    assert active is not None
+    return [
+        MessageUpdated(session_id=user.session_id, info=user),
+        PartUpdated(session_id=user.session_id, part=part, time=stamp.now),
+        TurnExtended(session_id=user.session_id, message_id=active.message_id, prompt_id=user.id),
+    ]
 
 
 def settle(part: Part, now: int, *, tool_error: str | None = None) -> Part:
@@ -288,9 +250,10 @@ def model_done(info: AssistantMessage, finish: str, tokens: Tokens, cost: float)
     return replace(info, finish=finish, tokens=tokens, cost=cost)
 
 
-def finish_step(get: Get, info: AssistantMessage, stamp: Stamp) -> list[Event]:
-    """Close a step whose tools are over, and the turn with it unless the model wants their results. `get` is the state
-    in which the events will be recorded."""
+def finish_step(get: Get, state: TurnState, info: AssistantMessage, stamp: Stamp) -> list[Event]:
+    """Close a step whose tools are over, and the turn with it unless something is left to do in it."""
+    active = state.turns.active
+    assert active is not None
     session_id = info.session_id
     finish = StepFinishPart(
         id=stamp.new_id("prt"),
@@ -307,8 +270,10 @@ def finish_step(get: Get, info: AssistantMessage, stamp: Stamp) -> list[Event]:
         message_updated(done),
         *_spent(get, info, stamp.now),
     ]
-    if not wants_more(info):
-        events += end_turn(get, session_id, info.parent_id, "completed")
+    if info.summary:
+        events.append(SessionCompacted(session_id=session_id))
+    if is_last_step(state, info):
+        events += end_turn(get, session_id, active.message_id, "completed")
     return events
 
 
@@ -369,12 +334,6 @@ def _add(a: Tokens, b: Tokens) -> Tokens:
 
 def unknown_error(message: str, ref: str | None = None) -> UnknownError:
     return UnknownError(data=UnknownErrorData(message=message, ref=ref))
-
-
-def assistant(step: WithParts) -> AssistantMessage:
-    """The info of a step, which is always an assistant message."""
-    assert isinstance(step.info, AssistantMessage)
-    return step.info
 
 
 def message_updated(info: AssistantMessage) -> Event:
