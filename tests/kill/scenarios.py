@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from holdfast.core.codec import to_json
 from holdfast.core.events import PartDelta, TurnEnded, TurnOutcome
 from holdfast.core.messages import ToolCompleted, ToolError
 from tests.kill.arena import Arena
@@ -130,8 +131,8 @@ async def parallel_tools(round: Round) -> None:
     session = round.session
     log = round.arena.work / f"{session}.ran"
     command = f"export KILL_TEST={session}; echo ran >> {log}; sleep 0.2; echo over"
-    call = f'[[tool=bash {{"command":"{command}"}}]]'
-    prompt = await round.prompt(session, f"{call}{call}{call} [[tokens=10]] [[delay=3]]")
+    calls = "".join(f'[[tool=bash {{"command":"{command} {i}"}}]]' for i in range(3))
+    prompt = await round.prompt(session, f"{calls} [[tokens=10]] [[delay=3]]")
     _check_tools(round, prompt, ran=len(log.read_text().splitlines()) if log.exists() else 0, calls=3)
     same(round.text(prompt), "Calling. " + tokens(10))
 
@@ -217,24 +218,43 @@ SCENARIOS = {
 async def play_round(arena: Arena, name: str, seed: str) -> None:
     """Play a scenario while the server dies once or twice at random moments, then check what must hold."""
     scenario = SCENARIOS[name]
-    rng = random.Random(seed)
-    async with asyncio.timeout(ROUND_SECONDS_MAX):
-        round = Round(arena, rng)
-        for _ in range(scenario.sessions):
-            session = await arena.new_session()
-            round.sessions.append(session)
-            round.prompts[session] = []
-        playing = asyncio.create_task(scenario.play(round))
-        try:
-            for _ in range(rng.choices([1, 2], [3, 1])[0]):
-                await _die_at_random(round, scenario, playing)
-            await playing
-        finally:
-            playing.cancel()
-            await asyncio.gather(playing, return_exceptions=True)
-        for session, prompts in round.prompts.items():
-            await arena.watcher.until(lambda s=session, p=prompts: is_quiet(arena, s, p))
-            await check_session(arena, session, prompts)
+    round = Round(arena, random.Random(seed))
+    try:
+        async with asyncio.timeout(ROUND_SECONDS_MAX):
+            await _play(round, scenario)
+    except TimeoutError:
+        raise AssertionError(f"not over after {ROUND_SECONDS_MAX} s\n{_describe(round)}") from None
+
+
+async def _play(round: Round, scenario: Scenario) -> None:
+    arena = round.arena
+    for _ in range(scenario.sessions):
+        session = await arena.new_session()
+        round.sessions.append(session)
+        round.prompts[session] = []
+    playing = asyncio.create_task(scenario.play(round))
+    try:
+        for _ in range(round.random.choices([1, 2], [3, 1])[0]):
+            await _die_at_random(round, scenario, playing)
+        await playing
+    finally:
+        playing.cancel()
+        await asyncio.gather(playing, return_exceptions=True)
+    for session, prompts in round.prompts.items():
+        await arena.watcher.until(lambda s=session, p=prompts: is_quiet(arena, s, p))
+        await check_session(arena, session, prompts)
+
+
+def _describe(round: Round) -> str:
+    """Where things stand, for whoever has to find out why."""
+    arena = round.arena
+    lines = [f"{arena.kills} kills so far; the server {'runs' if arena.process.running else 'is dead'}"]
+    for session in round.sessions:
+        fold = arena.folds[session]
+        lines.append(f"{session}: {fold.status}, {fold.turns}")
+        lines += [f"    {to_json(event).decode():.200}" for event in arena.events[session][-8:]]
+    lines.append("end of the server's log:\n" + arena.log.read_text(errors="replace")[-3000:])
+    return "\n".join(lines)
 
 
 async def _die_at_random(round: Round, scenario: Scenario, playing: asyncio.Task[None]) -> None:
