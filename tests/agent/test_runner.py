@@ -11,7 +11,7 @@ from holdfast.agent import turn
 from holdfast.agent.providers.base import Provider, ProviderError, ToolCallChunk
 from holdfast.agent.providers.conversation import CONTINUE
 from holdfast.agent.runner import Engine, Environment
-from holdfast.agent.tools import ToolBox
+from holdfast.agent.tools import Tool, ToolBox
 from holdfast.core import codec
 from holdfast.core import events as e
 from holdfast.core.errors import NotFound
@@ -29,22 +29,31 @@ from holdfast.core.messages import (
     WithParts,
 )
 from holdfast.core.offsets import BEGINNING
+from holdfast.core.permissions import PermissionRule
 from holdfast.core.session import IDLE, StatusRetry
 from holdfast.core.store import SessionScope
 from holdfast.storage.memory import MemoryStore
 from holdfast.testing.manual_clock import ManualClock
 from holdfast.testing.scripted_provider import ScriptedProvider, Stall, call, cut, reasoning, text
-from tests.agent.scripts import Counter, World
+from tests.agent.scripts import ALLOW_ALL, Counter, World
 from tests.core import samples as s
 
 
 class Server:
     """One life of a server: an engine on a store that may outlive it."""
 
-    def __init__(self, provider: Provider, *tools: Counter, store: MemoryStore | None = None) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        *tools: Tool,
+        store: MemoryStore | None = None,
+        rules: tuple[PermissionRule, ...] = (ALLOW_ALL,),
+        room: int | None = None,
+    ) -> None:
+        self.provider = provider
         self.clock = ManualClock()
         self.store = store or MemoryStore(self.clock.now_ms, IdGenerator(self.clock.now_ms, os.urandom))
-        self.environment: Environment = World(provider, ToolBox(tools))
+        self.environment: Environment = World(provider, ToolBox(tools), rules=rules, room=room)
         self.engine = Engine(
             store=self.store,
             clock=self.clock,
@@ -81,8 +90,10 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(provider: Provider, *tools: Counter) -> AsyncGenerator[Server, None]:
-    server = Server(provider, *tools)
+async def serving(
+    provider: Provider, *tools: Tool, rules: tuple[PermissionRule, ...] = (ALLOW_ALL,), room: int | None = None
+) -> AsyncGenerator[Server, None]:
+    server = Server(provider, *tools, rules=rules, room=room)
     await server.store.append(s.SESSION, [s.created()])
     yield server
     await server.engine.stop()
