@@ -17,8 +17,10 @@ from holdfast.protocols.durable_streams.requests import Headers, parse_append, p
 from holdfast.protocols.durable_streams.responses import Response
 from holdfast.server.asgi import HttpScope, Receive, Send
 from holdfast.server.streams.answers import send_response, to_response
+from holdfast.server.streams.control import Control
 from holdfast.server.streams.reads import Reads
 from holdfast.service.streams import StreamService
+from holdfast.service.subscriptions import SubscriptionService
 
 _PREFIX: Final = ROOT.encode()
 
@@ -40,9 +42,16 @@ class StreamFace:
     """ASGI application for every path under `/v1/stream/`. `pick(n)` gives a random number in [0, n)."""
 
     def __init__(
-        self, streams: StreamService, options: StreamOptions, *, clock: Clock, pick: Callable[[int], int]
+        self,
+        streams: StreamService,
+        subscriptions: SubscriptionService,
+        options: StreamOptions,
+        *,
+        clock: Clock,
+        pick: Callable[[int], int],
     ) -> None:
         self._streams = streams
+        self._control = Control(subscriptions, clock)
         self._options = options
         self._reads = Reads(
             streams,
@@ -74,7 +83,14 @@ class StreamFace:
         headers: Headers = dict(scope["headers"])
         match method:
             case _ if is_control(path):
-                return responses.error(404, "Nothing here.")
+                return await self._control.answer(
+                    method,
+                    path,
+                    raw_path.decode("latin-1"),
+                    headers,
+                    lambda: self._body(headers, receive),
+                    self._base(scope, headers),
+                )
             case "POST":
                 return await self._append(path, headers, await self._body(headers, receive))
             case "GET":

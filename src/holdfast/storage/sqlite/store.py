@@ -42,6 +42,7 @@ from holdfast.storage.sqlite.compact import compact
 from holdfast.storage.sqlite.database import Database, DriverError, is_damage, to_storage_error
 from holdfast.storage.sqlite.files import DATABASE_NAME, DirectoryLock, open_reader, open_writer
 from holdfast.storage.sqlite.read import Queries
+from holdfast.storage.sqlite.subscriptions import SqliteSubscriptions
 from holdfast.storage.sqlite.writer import Writer
 from holdfast.storage.tail import BYTES_MAX, PAGE_RECORDS, Subscription, Tails
 
@@ -114,6 +115,9 @@ class SqliteStore:
             rows, access, submit=self._writer.submit, query=self._query_database, reader=reader
         )
         self.byte_streams: Final = self._byte_streams.streams
+        self.subscriptions: Final = SqliteSubscriptions(
+            database, submit=self._writer.submit, query=self._query_database
+        )
         self._closed = False
 
     # --- the log

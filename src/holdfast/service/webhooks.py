@@ -1,0 +1,161 @@
+"""Calls to other people's servers, on behalf of whoever may make a subscription: so only to where anybody could call.
+
+Rules
+ 1. `https:` only, to public addresses: what a name resolves to is looked at when the connection is made, so a name cannot be
+    turned round between check and use. Redirects are followed by the same rule, at most `REDIRECTS_MAX`.
+ 2. `http:` to `localhost` and 127.0.0.x is for development, and only where the operator says so.
+ 3. An answer counts only in time, and only its first bytes.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from holdfast.core.subscriptions import WebhookUrlRejected
+
+TIMEOUT_SECONDS: Final = 30
+ANSWER_BYTES_MAX: Final = 64 << 10
+REDIRECTS_MAX: Final = 3
+
+
+class WebhookFailed(Exception):
+    """The webhook did not take it: try again later."""
+
+
+class WebhookAnswer(NamedTuple):
+    status: int
+    body: bytes
+
+
+def check_url(url: str, *, allow_local: bool) -> None:
+    """Raises WebhookUrlRejected for what no address needs to be looked up to refuse."""
+    parts = _split(url)
+    host = (parts.hostname or "").lower()
+    if parts.username is not None or parts.password is not None:
+        raise WebhookUrlRejected("The URL of a webhook has no user name in it.")
+    if parts.scheme == "http":
+        if not (allow_local and _is_local(host)):
+            raise WebhookUrlRejected("A webhook must use https; http is for localhost, where the operator allows it.")
+        return
+    if parts.scheme != "https" or not host:
+        raise WebhookUrlRejected("The URL of a webhook must be an https one.")
+    if host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
+        raise WebhookUrlRejected("A webhook must be at a public address.")
+    address = _address(host)
+    if address is not None and not is_public(address):
+        raise WebhookUrlRejected("A webhook must be at a public address.")
+
+
+async def check_names(url: str) -> None:
+    """Raises WebhookUrlRejected if the host's name leads into a private network now. One that leads nowhere may later."""
+    parts = _split(url)
+    host = parts.hostname or ""
+    if _is_local(host.lower()) or _address(host) is not None:
+        return
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, 443, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return
+    if not all(is_public(str(address[0])) for *_, address in found):
+        raise WebhookUrlRejected("A webhook must be at a public address.")
+
+
+def is_public(address: str | ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    address = ipaddress.ip_address(address)
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+        if inner is not None:
+            return is_public(inner)
+    return address.is_global and not address.is_multicast
+
+
+class Webhooks:
+    def __init__(self, *, allow_local: bool) -> None:
+        self.allow_local = allow_local
+        self._session: aiohttp.ClientSession | None = None
+
+    async def check(self, url: str) -> None:
+        """Raises WebhookUrlRejected."""
+        check_url(url, allow_local=self.allow_local)
+        await check_names(url)
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> WebhookAnswer:
+        """Raises WebhookFailed for anything but a 2xx in time."""
+        try:
+            for _ in range(REDIRECTS_MAX + 1):
+                check_url(url, allow_local=self.allow_local)
+                async with self._client(url).post(url, data=body, headers=headers, allow_redirects=False) as response:
+                    if response.status in (307, 308) and "location" in response.headers:
+                        url = urljoin(url, response.headers["location"])
+                        continue
+                    if not 200 <= response.status < 300:
+                        raise WebhookFailed(f"It answered {response.status}.")
+                    return WebhookAnswer(response.status, await response.content.read(ANSWER_BYTES_MAX))
+        except WebhookUrlRejected as error:
+            raise WebhookFailed(error.message) from None
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise WebhookFailed(f"It could not be reached: {type(error).__name__}.") from error
+        raise WebhookFailed("Too many redirects.")
+
+    def _client(self, url: str) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(resolver=_PublicResolver(self.allow_local), limit=64),
+                timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+            )
+        return self._session
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
+class _PublicResolver(AbstractResolver):
+    def __init__(self, allow_local: bool) -> None:
+        self._allow_local = allow_local
+        self._resolver = aiohttp.ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        if not (self._allow_local and _is_local(host.lower())):
+            found = [result for result in found if is_public(result["host"])]
+        if not found:
+            raise OSError(f"{host} has no public address")
+        return found
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise WebhookUrlRejected("The URL of a webhook must be a valid one.") from None
+    return parts
+
+
+def _is_local(host: str) -> bool:
+    return host == "localhost" or (host.startswith("127.") and _address(host) is not None)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Also of the spellings that resolvers take: `0x7f.1`, `2130706433`."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        try:
+            return ipaddress.ip_address(socket.inet_aton(host)) if host[:1].isdigit() else None
+        except OSError:
+            return None

@@ -1,0 +1,41 @@
+"""Subscriptions and signing keys in the SQLite database: rows read and written whole, in the writer's transactions."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from holdfast.core.subscriptions import SigningKey, Subscription
+from holdfast.storage.sqlite.byte_streams import Query, Submit
+from holdfast.storage.sqlite.database import Database
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(Subscription).decode
+
+
+class SqliteSubscriptions:
+    """The port `core.subscriptions.SubscriptionStore`."""
+
+    def __init__(self, database: Database, *, submit: Submit, query: Query) -> None:
+        self._database = database
+        self._submit = submit
+        self._query = query
+
+    async def subscriptions(self) -> Sequence[Subscription]:
+        rows = await self._query(lambda database: database.all("SELECT data FROM subscription ORDER BY id"))
+        return [_decode(data) for (data,) in rows]
+
+    async def save(self, subscription: Subscription) -> None:
+        row = subscription.id, _encode(subscription)
+        await self._submit(lambda: self._database.run("INSERT OR REPLACE INTO subscription VALUES (?, ?)", *row))
+
+    async def remove(self, subscription_id: str) -> None:
+        await self._submit(lambda: self._database.run("DELETE FROM subscription WHERE id = ?", subscription_id))
+
+    async def signing_keys(self) -> Sequence[SigningKey]:
+        rows = await self._query(lambda database: database.all("SELECT kid, created_ms, private FROM signing_key"))
+        return [SigningKey(*row) for row in rows]
+
+    async def add_signing_key(self, key: SigningKey) -> None:
+        row = key.kid, key.created_ms, key.private
+        await self._submit(lambda: self._database.run("INSERT INTO signing_key VALUES (?, ?, ?)", *row))
