@@ -34,7 +34,6 @@ _SETTINGS: Final = (
     *("-c", "core.fsmonitor=false"),
     *("-c", "core.quotePath=false"),
     *("-c", "diff.interHunkContext=0"),
-    *("-c", "diff.orderFile="),
     *("-c", "diff.relative=false"),
     *("-c", "diff.suppressBlankEmpty=false"),
 )
@@ -47,6 +46,7 @@ _DIFF: Final = (
     "--submodule=short",
     "--src-prefix=a/",
     "--dst-prefix=b/",
+    f"-O{os.devnull}",
 )
 
 _HUNK: Final = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
@@ -150,11 +150,12 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
         return self.name.decode(errors="replace")
 
 
-async def changes(git: Git, *between: str) -> list[Change]:
-    """The changed files, by name. `between` is a diff command: `("diff-tree", "-r", old, new)` or `("diff", base)`."""
+async def changes(git: Git, *between: str, names: Sequence[str] = ()) -> list[Change]:
+    """The changed files, by name, or those of `names`. `between` is a diff command: `("diff-tree", "-r", old, new)` or
+    `("diff", base)`."""
     command, *rest = between
-    output = (await git.run(command, *_DIFF, "--raw", "--numstat", "--no-abbrev", "-z", *rest, "--")).output
-    return list(_parse_changes(output))
+    ended = await git.run(command, *_DIFF, "--raw", "--numstat", "--no-abbrev", "-z", *rest, "--", *names)
+    return list(_parse_changes(ended.output))
 
 
 def _parse_changes(output: bytes) -> Iterator[Change]:

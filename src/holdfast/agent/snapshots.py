@@ -254,6 +254,7 @@ class WorkTree:
         if len(names) > self._limits.files:
             raise _TooLarge(f"more than {self._limits.files} files")
         current, gone = await asyncio.to_thread(self._sort, names)
+        self._newest = None  # until the tree is written: what follows may be stopped half way
         if gone:
             await self._update_index("--force-remove", names=gone)
         if current:
