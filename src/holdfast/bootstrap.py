@@ -28,13 +28,19 @@ from holdfast.core.errors import HoldfastError, StorageError
 from holdfast.core.ids import IdGenerator
 from holdfast.core.store import SessionStore
 from holdfast.server.app import BODY_BYTES_MAX, HEARTBEAT_SECONDS, ServerOptions, create_app
-from holdfast.server.auth import USERNAME, Gate, check_binding, checked_origins
+from holdfast.server.auth import USERNAME, Gate, check_binding, checked_origins, is_loopback
 from holdfast.server.listener import Listener
+from holdfast.server.streams import StreamFace, StreamOptions, Wording, key_id
 from holdfast.service.config import Configuration, config_directory
 from holdfast.service.environment import InstanceEnvironment
 from holdfast.service.instances import Instances
 from holdfast.service.projects import Locations
 from holdfast.service.services import make_services
+from holdfast.service.session_streams import SessionStreams
+from holdfast.service.signing import Signer
+from holdfast.service.streams import StreamService
+from holdfast.service.subscriptions import SubscriptionService
+from holdfast.service.webhooks import Webhooks
 from holdfast.storage.memory import MemoryStore
 from holdfast.storage.sqlite import SqliteReader, SqliteStore, holder
 
@@ -61,6 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allow_hosts: tuple[str, ...] = ()
     heartbeat_seconds: float = HEARTBEAT_SECONDS
     body_bytes_max: int = BODY_BYTES_MAX
+    streams: StreamOptions = StreamOptions()
     delta_age_ms: int = 3600 * 1000
     compact_every_seconds: float = 60.0
     adapters: Adapters = msgspec.field(default_factory=lambda: ADAPTERS)
@@ -118,8 +125,21 @@ class Application:
                 config=str(config_directory(settings.environ, settings.home)),
             ),
         )
+        self.subscriptions = SubscriptionService(
+            store.subscriptions,
+            store.byte_streams,
+            signer=Signer(store.subscriptions, key_id=key_id, entropy=os.urandom),
+            webhooks=Webhooks(allow_local=is_loopback(settings.host)),
+            wording=Wording(),
+            clock=clock,
+            new_wake_id=lambda: f"w_{secrets.token_hex(12)}",
+            jitter=random.random,
+        )
+        store.byte_streams.heard = self.subscriptions.heard
+        self.streams = StreamService(store.byte_streams, SessionStreams(store))
         self.asgi = create_app(
             self.services,
+            StreamFace(self.streams, self.subscriptions, settings.streams, clock=clock, pick=random.randrange),
             ServerOptions(
                 gate=Gate(
                     host=settings.host,
@@ -141,6 +161,8 @@ class Application:
 
     async def start(self) -> None:
         await self.engine.start()
+        await self.subscriptions.start()
+        await self.streams.start()
         self._compaction = asyncio.create_task(self._compact())
 
     async def stop(self) -> None:
@@ -155,6 +177,8 @@ class Application:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.engine.stop(), _ENGINE_SECONDS_MAX)
         self.services.turns.stop()
+        await self.streams.stop()
+        await self.subscriptions.stop()
         await self.store.close()
         await self._processes.close()
         await self._connections.close()

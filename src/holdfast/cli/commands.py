@@ -65,11 +65,32 @@ def serve(
     keep_deltas: Annotated[
         int, typer.Option(metavar="SECONDS", help="How long pieces of a finished text are kept beside it.", min=0)
     ] = 3600,
+    long_poll_seconds: Annotated[
+        float, typer.Option(help="How long a long-poll on a stream waits at most.", min=0.01, max=600)
+    ] = 15,
+    sse_seconds: Annotated[
+        float, typer.Option(help="After how long an SSE read of a stream ends; clients resume.", min=1)
+    ] = 60,
+    stream_body_bytes: Annotated[
+        int, typer.Option(metavar="BYTES", help="How large one append to a stream may be.", min=1)
+    ] = 16 << 20,
+    stream_rate: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Requests on streams a second for each client.  [default: no limit]", min=0.1),
+    ] = None,
+    stream_access: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Bearer tokens and the streams each is good for, as JSON.")
+    ] = None,
+    public_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="What links to this server begin with.  [default: as addressed]")
+    ] = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C. Whatever was going on goes on at the next start, even after a kill -9."""
     from holdfast.bootstrap import Settings
     from holdfast.cli.data import data_directory
     from holdfast.cli.serve import serve as command
+    from holdfast.server.streams import StreamOptions
+    from holdfast.service.stream_access import read_credentials
 
     settings = Settings(
         data=data_directory(data),
@@ -81,6 +102,14 @@ def serve(
         cors=tuple(cors or ()),
         allow_hosts=tuple(allow_host or ()),
         delta_age_ms=keep_deltas * 1000,
+        streams=StreamOptions(
+            body_bytes_max=stream_body_bytes,
+            long_poll_seconds=long_poll_seconds,
+            sse_seconds=sse_seconds,
+            public_url=public_url.rstrip("/") if public_url is not None else None,
+            credentials=read_credentials(stream_access) if stream_access is not None else (),
+            requests_per_second=stream_rate,
+        ),
     )
     source = context.get_parameter_source("password")
     command(settings, password_is_visible=source is not None and source.name == "COMMANDLINE")

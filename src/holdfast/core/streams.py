@@ -289,3 +289,7 @@ class ByteStreamStore(StreamReader, Protocol):
     async def paths(self) -> list[tuple[str, int]]:
         """Path and tail of every stream there is."""
         ...
+
+    async def upkeep(self) -> None:
+        """Remove what is expired or beyond its retention, write down accesses. To be called every few seconds."""
+        ...

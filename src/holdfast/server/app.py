@@ -20,6 +20,7 @@ from holdfast.server.auth import CHALLENGE, Gate, Refusal
 from holdfast.server.bodies import raw_answer
 from holdfast.server.errors import answer_to, named
 from holdfast.server.opencode import EventStreams, InstanceProvider, typed_routes
+from holdfast.server.streams import STREAM_ROOT, StreamFace
 from holdfast.service.services import Services
 
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -42,7 +43,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
     body_bytes_max: int = BODY_BYTES_MAX
 
 
-def create_app(services: Services, options: ServerOptions) -> App:
+def create_app(services: Services, stream_face: StreamFace, options: ServerOptions) -> App:
     streams = EventStreams(
         services.events,
         services.instances,
@@ -64,13 +65,14 @@ def create_app(services: Services, options: ServerOptions) -> App:
         ),
         logging_config=None,
     )
-    return _Server(options.gate, streams.apps(), cast(App, typed))
+    return _Server(options.gate, streams.apps(), stream_face, cast(App, typed))
 
 
 class _Server:
-    def __init__(self, gate: Gate, streams: Mapping[bytes, App], typed: App) -> None:
+    def __init__(self, gate: Gate, streams: Mapping[bytes, App], stream_face: StreamFace, typed: App) -> None:
         self._gate = gate
         self._streams = streams
+        self._stream_face = stream_face
         self._typed = typed
 
     async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
@@ -83,6 +85,9 @@ class _Server:
             return
         origin = headers.get(b"origin")
         common = (_VARY,) if origin is None else (_VARY, (b"access-control-allow-origin", origin))
+        if scope["raw_path"].startswith(STREAM_ROOT):
+            await self._durable(scope, headers, receive, _Answering(send, common, is_head=scope["method"] == "HEAD"))
+            return
         if origin is not None and b"access-control-request-method" in headers and scope["method"] == "OPTIONS":
             await respond(send, 204, headers=(*common, *_preflight(headers)))
             return
@@ -93,6 +98,23 @@ class _Server:
             await _refuse(send, refusal, common)
             return
         await self._dispatch(scope, receive, _Answering(send, common, is_head=scope["method"] == "HEAD"))
+
+    async def _durable(
+        self, scope: HttpScope, headers: Mapping[bytes, bytes], receive: Receive, send: "_Answering"
+    ) -> None:
+        """Durable Streams have words of their own for errors and preflights, and credentials besides the password."""
+        if scope["method"] != "OPTIONS":
+            refusal = self._gate.refuse_stranger(headers, scope["query_string"])
+            if refusal is not None and not self._stream_face.vouches_for(scope, headers):
+                await _refuse(send, refusal, ())
+                return
+        try:
+            await self._stream_face(scope, receive, send)
+        except Exception as error:
+            if send.started:
+                raise
+            answer = answer_to(error)
+            await respond(send, answer.status, answer.json, [JSON])
 
     async def _dispatch(self, scope: HttpScope, receive: Receive, send: "_Answering") -> None:
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode()

@@ -4,6 +4,12 @@
 stream, and not be written, deleted or forked.
 """
 
+import asyncio
+from typing import Final
+
+import structlog
+
+from holdfast.core.errors import HoldfastError
 from holdfast.core.streams import (
     Append,
     ByteStreamStore,
@@ -18,13 +24,37 @@ from holdfast.core.streams import (
 )
 from holdfast.service.session_streams import is_session_path
 
+log = structlog.get_logger()
+
+UPKEEP_SECONDS: Final = 2.0
+
 
 class StreamService:
     """The port again, over both kinds."""
 
-    def __init__(self, store: ByteStreamStore, session_streams: StreamReader) -> None:
+    def __init__(
+        self, store: ByteStreamStore, session_streams: StreamReader, *, upkeep_seconds: float = UPKEEP_SECONDS
+    ) -> None:
         self._store = store
         self._session_streams = session_streams
+        self._upkeep_seconds = upkeep_seconds
+        self._upkeep: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._upkeep = asyncio.create_task(self._keep_up())
+
+    async def stop(self) -> None:
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            await asyncio.gather(self._upkeep, return_exceptions=True)
+
+    async def _keep_up(self) -> None:
+        while True:
+            await asyncio.sleep(self._upkeep_seconds)
+            try:
+                await self._store.upkeep()
+            except HoldfastError as error:
+                log.error("streams.upkeep_failed", reason=error.message)
 
     async def create(self, command: Create) -> Created:
         _check_writable(command.path)

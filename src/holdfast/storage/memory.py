@@ -34,6 +34,8 @@ from holdfast.core.store import (
     Snapshot,
 )
 from holdfast.storage.draft import draft
+from holdfast.storage.memory_byte_streams import MemoryByteStreams
+from holdfast.storage.memory_subscriptions import MemorySubscriptions
 from holdfast.storage.tail import BYTES_MAX, PAGE_RECORDS, Subscription, Tails
 
 
@@ -49,6 +51,8 @@ class MemoryStore:
         page_records: int = PAGE_RECORDS,
     ) -> None:
         self.ids = ids
+        self.byte_streams = MemoryByteStreams(clock_ms).streams
+        self.subscriptions = MemorySubscriptions()
         self._clock_ms = clock_ms
         self._closed = False
         self._position = 0
@@ -328,6 +332,7 @@ class MemoryStore:
     async def close(self) -> None:
         self._closed = True
         self._tails.close()
+        self.byte_streams.close()
 
     def _check_open(self) -> None:
         if self._closed:

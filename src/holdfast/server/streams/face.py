@@ -1,5 +1,7 @@
 """`/v1/stream/…`: which request is which, and the writes. Reads are in `reads`, what is under `__ds/` in `control`."""
 
+import math
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -12,23 +14,27 @@ from holdfast.core.offsets import Offset, to_offset, to_position
 from holdfast.core.streams import JSON, Append, Create, Producer, Retention, Stream, media_type
 from holdfast.protocols.durable_streams import responses
 from holdfast.protocols.durable_streams.errors import RemoteProtocolError
-from holdfast.protocols.durable_streams.paths import ROOT, is_control, parse_path, to_target
+from holdfast.protocols.durable_streams.paths import CONTROL, ROOT, is_control, parse_path, to_target
 from holdfast.protocols.durable_streams.requests import Headers, parse_append, parse_create, parse_read
 from holdfast.protocols.durable_streams.responses import Response
+from holdfast.protocols.durable_streams.subscriptions import parse_bearer
 from holdfast.server.asgi import HttpScope, Receive, Send
 from holdfast.server.streams.answers import send_response, to_response
 from holdfast.server.streams.control import Control
 from holdfast.server.streams.reads import Reads
+from holdfast.service.stream_access import RIGHTS, RateLimit, StreamCredential, StreamCredentials
 from holdfast.service.streams import StreamService
 from holdfast.service.subscriptions import SubscriptionService
 
 _PREFIX: Final = ROOT.encode()
+_CONTROL: Final = f"{ROOT}{CONTROL}/".encode()
 
 
 class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
     """`body_bytes_max` of a request; `page_bytes_max` of a catch-up read. A long-poll waits at most `long_poll_seconds`, an
     SSE response ends after `sse_seconds` (clients resume) and says something at least every `keep_alive_seconds`.
-    `public_url` is what absolute links begin with, if not what the client calls us."""
+    `public_url` is what absolute links begin with, if not what the client calls us. `credentials`: bearer tokens that are
+    good for some streams; `requests_per_second` of a client (None: as many as it likes)."""
 
     body_bytes_max: int = 16 << 20
     page_bytes_max: int = 1 << 20
@@ -36,6 +42,8 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
     sse_seconds: float = 60
     keep_alive_seconds: float = 15
     public_url: str | None = None
+    credentials: tuple[StreamCredential, ...] = ()
+    requests_per_second: float | None = None
 
 
 class StreamFace:
@@ -53,6 +61,8 @@ class StreamFace:
         self._streams = streams
         self._control = Control(subscriptions, clock)
         self._options = options
+        self._credentials = StreamCredentials(options.credentials)
+        self._rate = RateLimit(options.requests_per_second)
         self._reads = Reads(
             streams,
             clock=clock,
@@ -73,6 +83,14 @@ class StreamFace:
         if response is not None:
             await send_response(send, response)
 
+    def vouches_for(self, scope: HttpScope, headers: Headers) -> bool:
+        """True if the request brings a credential of this face's own, so that the server's password is not asked for: a
+        bearer token from the list, or one that goes with a wake and is checked there."""
+        token = parse_bearer(headers.get(b"authorization"))
+        if token is None:
+            return False
+        return _goes_with_wake(scope["raw_path"]) or self._credentials.find(token) is not None
+
     async def _answer(self, scope: HttpScope, receive: Receive, send: Send) -> Response | None:
         """None: the answer was sent already."""
         method: str = scope["method"]
@@ -81,6 +99,15 @@ class StreamFace:
             return responses.preflight()
         path = parse_path(raw_path.removeprefix(_PREFIX))
         headers: Headers = dict(scope["headers"])
+        credential = self._credential(headers)
+        client = scope.get("client")
+        wait = self._rate.wait_seconds(
+            credential.name if credential is not None else client[0] if client else "", time.monotonic()
+        )
+        if wait:
+            return responses.error(429, "Too many requests.", [(b"retry-after", b"%d" % math.ceil(wait))])
+        if credential is not None and not _goes_with_wake(raw_path):
+            credential.check("delete" if is_control(path) else RIGHTS.get(method, "read"), path)
         match method:
             case _ if is_control(path):
                 return await self._control.answer(
@@ -98,7 +125,7 @@ class StreamFace:
                 return await self._reads.read(path, request, receive, send)
             case "PUT":
                 body = await self._body(headers, receive)
-                return await self._create(path, headers, body, self._base(scope, headers))
+                return await self._create(path, headers, body, self._base(scope, headers), credential)
             case "HEAD":
                 return _describe(await self._streams.head(path))
             case "DELETE":
@@ -106,6 +133,13 @@ class StreamFace:
                 return Response(204, [])
             case _:
                 return responses.error(405, f"A stream knows no {method}.", [(b"allow", responses.METHODS.encode())])
+
+    def _credential(self, headers: Headers) -> StreamCredential | None:
+        """None: whoever asks may do everything (the gate has let him in)."""
+        if not self._options.credentials:
+            return None
+        token = parse_bearer(headers.get(b"authorization"))
+        return self._credentials.find(token) if token is not None else None
 
     def _base(self, scope: HttpScope, headers: Headers) -> str:
         if self._options.public_url is not None:
@@ -155,8 +189,12 @@ class StreamFace:
             offset=to_offset(stream.tail), closed=stream.closed, is_news=bool(body) and not duplicate, producer=state
         )
 
-    async def _create(self, path: str, headers: Headers, body: bytes, base: str) -> Response:
+    async def _create(
+        self, path: str, headers: Headers, body: bytes, base: str, credential: StreamCredential | None
+    ) -> Response:
         request = parse_create(headers)
+        if credential is not None and request.forked_from is not None:
+            credential.check("read", request.forked_from)
         content_type = request.content_type
         if body:
             holds = content_type
@@ -187,6 +225,11 @@ class StreamFace:
             offset=to_offset(stream.tail),
             closed=stream.closed,
         )
+
+
+def _goes_with_wake(raw_path: bytes) -> bool:
+    """The token of a wake is all that a callback, an acknowledgement or a release needs."""
+    return raw_path.startswith(_CONTROL) and raw_path.endswith((b"/callback", b"/ack", b"/release"))
 
 
 def _describe(stream: Stream) -> Response:
