@@ -8,6 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from typer.testing import CliRunner
+
+from holdfast.cli import app
 from holdfast.testing.server_process import holdfast_command
 
 SECONDS_MAX = 30
@@ -93,3 +96,11 @@ async def holdfast(
     async with Command(*arguments, cwd=cwd, env=env, stdin=stdin) as command:
         code = await command.exit_code()
     return code, command.out, command.err
+
+
+async def invoke(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, str, str]:
+    """The same inside of this process, which is quicker: for commands that end by themselves."""
+    invoked = await asyncio.to_thread(CliRunner().invoke, app, [str(argument) for argument in arguments], input=stdin)
+    if invoked.exception is not None and not isinstance(invoked.exception, SystemExit):
+        raise invoked.exception
+    return invoked.exit_code, invoked.stdout, invoked.stderr

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from holdfast.cli.turn_view import Ended, Notice, Queued, Retrying, Text, TextClosed, ToolEnded, ToolStarted, TurnView
 from holdfast.core import events as e
 from holdfast.core.messages import ErrorMessage, MessageAbortedError, ToolError, ToolTime
-from holdfast.core.session import StatusRetry
+from holdfast.core.session import BUSY, StatusRetry
 from tests.core import samples as s
 
 PROMPT = "msg_u1"
@@ -89,7 +89,9 @@ def test_other_turns_of_the_session_are_not_shown() -> None:
 
 
 def test_a_prompt_behind_another_turn_is_said_to_be_queued() -> None:
-    assert [Queued()] == show(s.started("msg_other"), s.requested())
+    busy = e.SessionStatusChanged(session_id=s.SESSION, status=BUSY)
+
+    assert [Queued()] == show(busy, s.requested())
     assert show(s.requested()) == []
 
 

@@ -64,31 +64,39 @@ class Terminal:
                     self.note(f"The turn failed: {error or 'no reason was given'}", "red")
 
     def note(self, line: str, style: str = "dim") -> None:
-        """One line of its own on stderr."""
-        self.end_line()
+        """A line of its own on stderr."""
+        self._end_aside()
+        if self._shared:
+            self._end_answer()
         self._err.print(Styled(line, style=style))
 
     def end_line(self) -> None:
-        if self._out_in_line:
-            self._out.write("\n")
-            self._out.flush()
-            self._out_in_line = False
-        if self._err_in_line:
-            self._err.print()
-            self._err_in_line = False
+        self._end_answer()
+        self._end_aside()
 
     def _answer(self, text: str) -> None:
-        if self._err_in_line and self._shared:
-            self.end_line()
+        if self._shared:
+            self._end_aside()
         self._out.write(text)
         self._out.flush()
         self._out_in_line = not text.endswith("\n")
 
     def _aside(self, text: str, style: str) -> None:
-        if self._out_in_line and self._shared:
-            self.end_line()
+        if self._shared:
+            self._end_answer()
         self._err.print(Styled(text, style=style), end="")
         self._err_in_line = not text.endswith("\n")
+
+    def _end_answer(self) -> None:
+        if self._out_in_line:
+            self._out.write("\n")
+            self._out.flush()
+            self._out_in_line = False
+
+    def _end_aside(self) -> None:
+        if self._err_in_line:
+            self._err.print()
+            self._err_in_line = False
 
 
 def one_line(text: str) -> str:

@@ -22,7 +22,7 @@ from holdfast.core.messages import (
     ToolRunning,
     is_open,
 )
-from holdfast.core.session import StatusRetry
+from holdfast.core.session import StatusIdle, StatusRetry
 
 
 class Text(NamedTuple):
@@ -86,17 +86,16 @@ class TurnView:
         self._closed: set[str] = set()
         self._reasoning: set[str] = set()
         self._error: MessageError | None = None
-        self._other_turn = False
+        self._busy = False
         self.started = False
         self.ended: Ended | None = None
 
     def apply(self, event: e.Event) -> list[Notice]:
         match event:
             case e.TurnRequested(message_id=self._message_id):
-                return [Queued()] if self._other_turn else []
-            case e.TurnStarted(message_id=message_id):
-                self.started = self.started or message_id == self._message_id
-                self._other_turn = message_id != self._message_id
+                return [Queued()] if self._busy else []
+            case e.TurnStarted(message_id=self._message_id):
+                self.started = True
                 return []
             case e.TurnEnded(message_id=message_id, outcome=outcome):
                 if message_id != self._message_id:
@@ -114,8 +113,11 @@ class TurnView:
                 return self._part(part)
             case e.PartDelta() if event.message_id in self._steps:
                 return self._delta(event)
-            case e.SessionStatusChanged(status=StatusRetry() as status) if self.started:
-                return [Retrying(status.attempt, status.message, status.next)]
+            case e.SessionStatusChanged(status=status):
+                self._busy = not isinstance(status, StatusIdle)
+                if isinstance(status, StatusRetry) and self.started:
+                    return [Retrying(status.attempt, status.message, status.next)]
+                return []
             case e.PermissionAsked(permission=permission, patterns=patterns) if self.started:
                 return [AnswerWanted(f"permission for {permission}: {', '.join(patterns)}")]
             case e.QuestionAsked(questions=questions) if self.started:
