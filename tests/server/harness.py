@@ -1,15 +1,16 @@
 """Whole servers for tests: in memory or on a disk, reached in-process or over a socket, with an LLM that says what it is told."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import httpx
 import msgspec
 
 from holdfast.agent.providers.registry import ADAPTERS
 from holdfast.bootstrap import Application, Settings, open_application
+from holdfast.core.codec import type_of
 from holdfast.core.offsets import BEGINNING
 from holdfast.core.store import ALL
 from holdfast.server.listener import Listener
@@ -57,12 +58,20 @@ class Server:
     async def listen(self) -> str:
         """Serve on a socket as well, and answer the URL."""
         listener = Listener(self.application.asgi, "127.0.0.1", 0, stopping=self.application.stop)
-        return (await self._stack.enter_async_context(listener)).url
+        self.url = (await self._stack.enter_async_context(listener)).url
+        return self.url
+
+    @contextlib.asynccontextmanager
+    async def events(self, path: str = "/event", **request: Any) -> AsyncIterator["EventReader"]:
+        """An event stream over the socket; `listen` first."""
+        async with httpx.AsyncClient(base_url=self.url) as client, client.stream("GET", path, **request) as response:
+            yield EventReader(response)
 
     # --- shortcuts
 
     async def session(self, **body: Any) -> str:
-        return (await self.api.post("/session", json=body)).raise_for_status().json()["id"]
+        """With a title, so that the LLM is not asked for one."""
+        return (await self.api.post("/session", json={"title": "A session", **body})).raise_for_status().json()["id"]
 
     async def prompt(self, session_id: str, text: str = "Hello", **body: Any) -> httpx.Response:
         return await self.api.post(f"/session/{session_id}/message", json=prompt(text, **body))
@@ -70,9 +79,57 @@ class Server:
     async def messages(self, session_id: str) -> list[dict[str, Any]]:
         return (await self.api.get(f"/session/{session_id}/message")).raise_for_status().json()
 
+    async def recorded(self, kind: str, count: int = 1) -> None:
+        """Return once so many events of this type are recorded."""
+        async for batch in self.application.store.subscribe(ALL, after=BEGINNING):
+            count -= sum(type_of(record.tag) == kind for record in batch)
+            if count <= 0:
+                return
+
     async def records(self) -> int:
         """How many records there are, to see that a refused request left none."""
         return len(await self.application.store.read(ALL, after=BEGINNING, limit=100_000))
+
+
+class Frame(NamedTuple):
+    """`data` is the JSON as it was sent."""
+
+    id: str | None
+    data: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return msgspec.json.decode(self.data)
+
+    @property
+    def type(self) -> str:
+        event = self.json
+        return event.get("payload", event)["type"]
+
+
+class EventReader:
+    """Frames as they are, without the memory for ids that the standard asks of a client."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self._bytes = response.aiter_bytes()
+        self._rest = b""
+
+    async def next(self) -> Frame:
+        """Raises StopAsyncIteration when the stream is over."""
+        while b"\n\n" not in self._rest:
+            self._rest += await anext(self._bytes)
+        frame, _, self._rest = self._rest.partition(b"\n\n")
+        fields = dict(line.split(b": ", 1) for line in frame.split(b"\n"))
+        assert fields.keys() <= {b"id", b"data"}
+        return Frame(fields[b"id"].decode() if b"id" in fields else None, fields[b"data"])
+
+    async def until(self, type: str) -> list[Frame]:
+        """All frames up to the first of this type."""
+        frames = [await self.next()]
+        while frames[-1].type != type:
+            frames.append(await self.next())
+        return frames
 
 
 def prompt(text: str = "Hello", **body: Any) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 class Gate(msgspec.Struct, frozen=True, kw_only=True):
     """`host` is the bound address, `hosts` further names of this server, `origins` the pages that may use it (as browsers
-    write them: `https://example.org`)."""
+    write them: `https://example.org`). An empty password is none."""
 
     host: str
     hosts: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
 
     def refuse_stranger(self, headers: Mapping[bytes, bytes], query: bytes) -> Refusal | None:
         """None if no password is needed or the right one is given."""
-        if self.password is None:
+        if not self.password:
             return None
         given = _basic(headers.get(b"authorization", b"")) or _token(query)
         expected = f"{self.username}:{self.password}".encode()
@@ -86,7 +86,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
 
 def check_binding(host: str, password: str | None) -> None:
     """Raises Denied if others than this machine's users could reach the server, and it asks for no password."""
-    if password is None and not is_loopback(host):
+    if not password and not is_loopback(host):
         raise Denied(
             f"Refusing to listen on {host} without a password: everybody who reaches it could run commands here.",
             hint="Give --password (or OPENCODE_SERVER_PASSWORD), or listen on 127.0.0.1.",

@@ -37,6 +37,7 @@ class Listener:
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
             cast(Any, self._app),
+            interface="asgi3",
             http="httptools",
             ws="none",
             lifespan="off",

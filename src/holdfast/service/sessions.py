@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -26,6 +26,9 @@ from holdfast.service.slugs import new_slug
 from holdfast.service.turns import TurnService
 
 LIST_LIMIT: Final = 100
+TIME_MAX: Final = (1 << 53) - 1
+"""The largest time in ms that every client can hold."""
+
 _TITLE_CHARACTERS_MAX: Final = 10_000
 
 
@@ -45,7 +48,7 @@ class NewSession(Wire):
 class SessionTimePatch(Wire):
     """`archived` in ms; null takes the session out of the archive."""
 
-    archived: int | msgspec.UnsetType | None = msgspec.UNSET
+    archived: Annotated[int, msgspec.Meta(ge=0, le=TIME_MAX)] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class SessionPatch(Wire):

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol, cast
 from holdfast.core.codec import decode, type_of
 from holdfast.core.errors import NotFound, Unavailable
 from holdfast.core.events import Event, MessageRemoved, TurnAbortRequested, TurnEnded, TurnStarted
+from holdfast.core.ids import check_id
 from holdfast.core.reducer import Get
 from holdfast.core.state import NO_TURNS, TURNS, Turns
 from holdfast.core.store import Recorded, SessionScope, SessionStore
@@ -59,7 +60,7 @@ class TurnService:
     async def abort(self, session_id: str) -> None:
         """Ask the running turn to stop; queued prompts stay. A prompt that is next and that nobody took up yet counts as
         running. Nothing happens if there is none. Raises NotFound without the session."""
-        async with self.watch(session_id) as watched:
+        async with self.watch(check_id("ses", session_id, "sessionID")) as watched:
             turns = (await self._store.turn_state(session_id)).turns
             if turns.active is None:
                 if not turns.queue:

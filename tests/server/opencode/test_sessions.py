@@ -97,7 +97,7 @@ async def test_the_list_can_be_narrowed(server: Server, tmp_path: Path):
     child = await server.session(parentID=parent, title="the child")
     await server.api.post("/session", params={"directory": str(below)}, json={"title": "deep"})
 
-    async def titles(**query: object) -> set[str]:
+    async def titles(**query: str | int) -> set[str]:
         return {s["title"] for s in (await server.api.get("/session", params=query)).raise_for_status().json()}
 
     assert await titles(roots="true") == {"The Parent"}

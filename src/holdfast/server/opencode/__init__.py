@@ -15,8 +15,9 @@ from holdfast.service.services import Services
 
 
 def typed_routes(services: Services, streams: EventStreams) -> Sequence[HTTPRouteHandler]:
-    """Every route but the event streams."""
+    """Every route, the event streams too: those are served before, and documented here."""
     return [
+        *streams.routes(),
         *catalogue_routes(services.instances, services.projects, services.locations, streams.announce_disposed),
         *session_routes(services.sessions, services.turns),
         *message_routes(services.messages),

@@ -15,10 +15,15 @@ import asyncio
 import functools
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final, cast
 from urllib.parse import parse_qs
 
 import msgspec
+from litestar import get
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi import ResponseSpec
+from litestar.params import HeaderParameter, QueryParameter
+from litestar.types import ASGIApp
 
 from holdfast.core.clock import Clock
 from holdfast.core.codec import to_json
@@ -28,7 +33,8 @@ from holdfast.core.offsets import Offset, parse_offset
 from holdfast.core.store import ALL, DirectoryScope, Recorded, Scope, SessionScope
 from holdfast.protocols.sse import encode_event
 from holdfast.server.asgi import App, HttpScope, Receive, Send, disconnected
-from holdfast.server.opencode.parameters import decoded
+from holdfast.server.errors import NamedError
+from holdfast.server.opencode.parameters import DirectoryHeader, DirectoryQuery, decoded
 from holdfast.service.events import EventService, Feed
 from holdfast.service.instances import Instances
 from holdfast.service.sessions import check_session_id
@@ -39,6 +45,14 @@ _HEADERS: Final = (
     (b"x-accel-buffering", b"no"),
     (b"x-content-type-options", b"nosniff"),
 )
+
+SessionQuery = Annotated[str | None, QueryParameter(name="session", description="Only the events of this session.")]
+AfterQuery = Annotated[
+    str | None, QueryParameter(name="after", description="An id of this stream: every later event comes, each once.")
+]
+LastEventIdHeader = Annotated[
+    str | None, HeaderParameter(name="Last-Event-ID", description="The same; it goes first, as it is newer.")
+]
 
 Wrap = Callable[[bytes, str, str], bytes]
 """(event JSON, directory, project id) → the data of a frame. Directory and project are "" for what is no session's."""
@@ -67,6 +81,37 @@ class EventStreams:
             b"/event": functools.partial(self._serve, _Frames(_bare), everything=False),
             b"/global/event": functools.partial(self._serve, _Frames(_wrapped), everything=True),
         }
+
+    def routes(self) -> Sequence[HTTPRouteHandler]:
+        """The same as typed routes, which document them; reached only when the path is spelled otherwise (`/event/`)."""
+        apps = self.apps()
+        shared: dict[str, Any] = {
+            "responses": {
+                200: ResponseSpec(
+                    str, generate_examples=False, media_type="text/event-stream", description="Server-sent events."
+                ),
+                400: ResponseSpec(NamedError, generate_examples=False, description="The request is wrong."),
+            }
+        }
+
+        @get("/event", summary="Events of a directory, as they are recorded", **shared)
+        async def directory_events(
+            directory: DirectoryQuery = None,
+            directory_header: DirectoryHeader = None,
+            session: SessionQuery = None,
+            after: AfterQuery = None,
+            last_event_id: LastEventIdHeader = None,
+        ) -> ASGIApp:
+            return cast(ASGIApp, apps[b"/event"])
+
+        @get("/global/event", summary="Events of all directories, with directory and project", **shared)
+        async def all_events(
+            session: SessionQuery = None, after: AfterQuery = None, last_event_id: LastEventIdHeader = None
+        ) -> ASGIApp:
+            return cast(ASGIApp, apps[b"/global/event"])
+
+        routes: list[Any] = [directory_events, all_events]
+        return routes
 
     async def _serve(
         self, frames: "_Frames", scope: HttpScope, receive: Receive, send: Send, *, everything: bool

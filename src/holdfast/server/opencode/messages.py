@@ -17,9 +17,10 @@ from holdfast.core.messages import WithParts
 from holdfast.core.store import RawMessage
 from holdfast.core.wire import Wire
 from holdfast.server.bodies import JsonBody, raw_answer
-from holdfast.server.opencode.parameters import LIMIT_MAX, TIME_MAX, MessageId, SessionId, documented
+from holdfast.server.opencode.parameters import LIMIT_MAX, MessageId, SessionId, documented
 from holdfast.server.opencode.sessions import NO_SESSION
 from holdfast.service.messages import MessageService, Prompt, message_json, raw_json
+from holdfast.service.sessions import TIME_MAX
 
 NO_MESSAGE = "There is no such session, or no such message in it."
 

@@ -13,7 +13,6 @@ from holdfast.server.errors import NamedError
 from holdfast.service.instances import Instance, Instances
 
 LIMIT_MAX: Final = 1_000_000
-TIME_MAX: Final = (1 << 53) - 1
 
 SessionId = Annotated[str, PathParameter(name="sessionID", description="`ses_…`")]
 MessageId = Annotated[str, PathParameter(name="messageID", description="`msg_…`")]

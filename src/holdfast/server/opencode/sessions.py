@@ -9,8 +9,8 @@ from litestar.params import JSONBody, QueryParameter
 
 from holdfast.core.session import FileDiff, Session, SessionStatus, Todo
 from holdfast.server.bodies import JsonBody, answer, list_answer
-from holdfast.server.opencode.parameters import LIMIT_MAX, TIME_MAX, InstanceOfRequest, SessionId, documented
-from holdfast.service.sessions import LIST_LIMIT, NewSession, SessionFilter, SessionPatch, SessionService
+from holdfast.server.opencode.parameters import LIMIT_MAX, InstanceOfRequest, SessionId, documented
+from holdfast.service.sessions import LIST_LIMIT, TIME_MAX, NewSession, SessionFilter, SessionPatch, SessionService
 from holdfast.service.turns import TurnService
 
 NO_SESSION = "There is no such session."
