@@ -100,7 +100,7 @@ class Arena:
 
     # --- a client
 
-    async def call(self, method: str, path: str, body: Any = None) -> Any:
+    async def call(self, method: str, path: str, body: Any = None, *, expected: tuple[int, ...] = (200, 204)) -> Any:
         """The decoded answer. A call that the server's end cut off, or that found none, is made again to the next one."""
         while True:
             generation = self._generation
@@ -110,7 +110,7 @@ class Arena:
             except (aiohttp.ClientError, ConnectionError):
                 status, answer = None, b""
             if status is not None and status != 503:  # 503: it is about to stop
-                assert status < 300, f"{method} {path}: {status} {answer[:1000]!r}"
+                assert status in expected, f"{method} {path}: {status} {answer[:1000]!r}"
                 return json.loads(answer) if answer else None
             async with self._started:
                 await self._started.wait_for(lambda g=generation: self._generation > g)
