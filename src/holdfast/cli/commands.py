@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdfast.cli.outcome import conclude
+from holdfast.cli.outcome import conclude, told_plainly
 
 if TYPE_CHECKING:
     from holdfast.client import Client
@@ -92,25 +92,26 @@ def serve(
     from holdfast.server.streams import StreamOptions
     from holdfast.service.stream_access import read_credentials
 
-    settings = Settings(
-        data=data_directory(data),
-        directory=(directory or Path()).resolve(),
-        host=host,
-        port=port,
-        username=username,
-        password=password or None,
-        cors=tuple(cors or ()),
-        allow_hosts=tuple(allow_host or ()),
-        delta_age_ms=keep_deltas * 1000,
-        streams=StreamOptions(
-            body_bytes_max=stream_body_bytes,
-            long_poll_seconds=long_poll_seconds,
-            sse_seconds=sse_seconds,
-            public_url=public_url.rstrip("/") if public_url is not None else None,
-            credentials=read_credentials(stream_access) if stream_access is not None else (),
-            requests_per_second=stream_rate,
-        ),
-    )
+    with told_plainly():
+        settings = Settings(
+            data=data_directory(data),
+            directory=(directory or Path()).resolve(),
+            host=host,
+            port=port,
+            username=username,
+            password=password or None,
+            cors=tuple(cors or ()),
+            allow_hosts=tuple(allow_host or ()),
+            delta_age_ms=keep_deltas * 1000,
+            streams=StreamOptions(
+                body_bytes_max=stream_body_bytes,
+                long_poll_seconds=long_poll_seconds,
+                sse_seconds=sse_seconds,
+                public_url=public_url.rstrip("/") if public_url is not None else None,
+                credentials=read_credentials(stream_access) if stream_access is not None else (),
+                requests_per_second=stream_rate,
+            ),
+        )
     source = context.get_parameter_source("password")
     command(settings, password_is_visible=source is not None and source.name == "COMMANDLINE")
 

@@ -7,8 +7,9 @@ what a user can meet.
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
+from typing import Any, Final
 
 import typer
 
@@ -24,11 +25,17 @@ def conclude(
     main: Callable[[], Coroutine[Any, Any, int | None]],
     *,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
-) -> NoReturn:
+) -> None:
     """Run a command to its end and leave with its exit code (None is 0)."""
+    with told_plainly(), asyncio.Runner(loop_factory=loop_factory) as runner:
+        raise typer.Exit(runner.run(main()) or 0)
+
+
+@contextmanager
+def told_plainly() -> Generator[None]:
+    """What a user can meet in here ends the command, with what is wrong and the exit code for it."""
     try:
-        with asyncio.Runner(loop_factory=loop_factory) as runner:
-            raise typer.Exit(runner.run(main()) or 0)
+        yield
     except HoldfastError as error:
         complain(error)
         raise typer.Exit(USAGE if isinstance(error, Denied) else FAILED) from None
