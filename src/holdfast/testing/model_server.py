@@ -43,6 +43,10 @@ from holdfast.agent.providers.conversation import CONTINUE
 
 TITLE: Final = "Fake title"
 _FAULTS: Final = ("status", "cut", "hang", "stall", "error", "malformed")
+_NUMBER: Final = re.compile(r"\[\[(\w+)=(\d+)\]\]")
+_TOOL: Final = re.compile(
+    r"\[\[tool=(\w+) (\{.*?\})\]\]", re.DOTALL
+)  # its arguments may hold directives of another prompt
 _BURST: Final = 16  # tokens between two checks of the connection, when nothing delays them
 
 
@@ -101,8 +105,8 @@ def script_for(messages: list[dict[str, Any]]) -> Script:
     prompts = [i for i, message in enumerate(messages) if message["role"] == "user" and "[[" in text_of(message)]
     at = prompts[-1] if prompts else 0
     prompt = text_of(messages[at]) if messages else ""
-    numbers = {name: int(value) for name, value in re.findall(r"\[\[(\w+)=(\d+)\]\]", prompt)}
-    tools: list[tuple[str, str]] = re.findall(r"\[\[tool=(\w+) (\{.*?\})\]\]", prompt, re.DOTALL)
+    tools: list[tuple[str, str]] = _TOOL.findall(prompt)
+    numbers = {name: int(value) for name, value in _NUMBER.findall(_TOOL.sub("", prompt))}
     results = sum(message["role"] == "tool" for message in messages[at:])
     said = _said_at_the_end(messages[at + 1 :])
     if tools and results < len(tools) * numbers.get("toolloop", 1):
