@@ -25,7 +25,7 @@ TIMEOUT_MS: Final = 2 * 60 * 1000
 TIMEOUT_MS_MAX: Final = 10 * 60 * 1000
 
 _UPDATE_INTERVAL_MS: Final = 100
-_QUIET_SECONDS: Final = 0.1
+_QUIET_SECONDS: Final = 0.25
 """How long an output must be quiet after its command has ended until we stop listening to what runs in the background."""
 
 
@@ -89,7 +89,7 @@ Runs a command with `{Path(self._shell).name} -c` and returns what it writes to 
         timeout_ms = int(input.get("timeout", self._timeout_ms))
         if "\0" in command:  # uvloop would cut it there and run the first half
             raise ToolFailure("A command cannot hold a NUL character.")
-        directory = context.directory / input.get("workdir", "")
+        directory = resolved(context, input.get("workdir", ""))
         if not os.path.isdir(directory):
             raise ToolFailure(f"There is no directory {directory}: give another workdir, or none.")
         try:

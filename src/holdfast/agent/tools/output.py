@@ -60,11 +60,10 @@ class OutputWindow:
         tail = _last_lines(bytes(self._end[-(bytes_max // 2) :]), lines_max // 2)
         bytes_omitted = self.bytes_total - len(head) - len(tail)
         lines_omitted = self.newlines_total - head.count(b"\n") - tail.count(b"\n")
-        return (
-            f"{_decode(head, growing=True)}\n\n"
-            f"[{bytes_omitted} bytes, {lines_omitted} lines left out{omitted}]\n\n"
-            f"{_decode(_from_character(tail), growing=growing)}"
-        )
+        before = _decode(head, growing=True)
+        after = _decode(_from_character(tail), growing=growing)
+        gap = "\n" if before.endswith("\n") else "\n\n"
+        return f"{before}{gap}[{bytes_omitted} bytes, {lines_omitted} lines left out{omitted}]\n\n{after}"
 
 
 class CommandOutput:

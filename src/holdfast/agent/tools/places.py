@@ -10,11 +10,11 @@ from holdfast.agent.tools.base import ToolContext, ToolFailure
 def resolved(context: ToolContext, path: str) -> Path:
     """The path that is meant, absolute and without links in it. Relative ones start in the session's directory."""
     if "\0" in path:
-        raise ToolFailure("A path cannot hold a NUL character.")
+        raise ToolFailure(f"{path!r} cannot be a path: it holds a NUL character.")
     try:
         return Path(os.path.realpath(context.directory / Path(path).expanduser()))
     except (OSError, RuntimeError, ValueError) as error:
-        raise ToolFailure(f"{path} is not a path: {error}") from error
+        raise ToolFailure(f"{path!r} cannot be a path: {error}") from error
 
 
 def is_inside(context: ToolContext, path: Path) -> bool:

@@ -98,7 +98,7 @@ class Processes:
 
     async def start(self, shell: str, command: str, *, directory: Path, part_id: str) -> Process:
         """Spawn `shell -c command` in a session of its own, behind its gate, with no input. Raises OSError when the system
-        refuses, ValueError when no command can hold such text."""
+        refuses, ValueError when `command` cannot be encoded; the caller has seen to it that there is no NUL in it."""
         if self._parent_death is None:
             self._parent_death = await asyncio.to_thread(_parent_death_signal)
         gate_read, gate = os.pipe()
@@ -111,7 +111,7 @@ class Processes:
                 stdout=output,
                 stderr=output,
                 cwd=directory,
-                env=environment(os.environ) | {_PART: part_id, _GUARDIAN: self._id},
+                env=environment(os.environ) | self.marks(part_id),
                 start_new_session=True,
             )
         except BaseException:
@@ -124,14 +124,12 @@ class Processes:
         process = Process(
             child,
             started=guardian.started(child.pid) or "",
-            marker=f"{_PART}={part_id}",
+            marker=self.marker(part_id),
             gate=gate,
             output=OutputPipe(read),
         )
-        self._living = [old for old in self._living if guardian.exists(old.group) or not old.output.is_closed]
-        self._living.append(process)
         try:
-            self._report(process.group)
+            self.guard(process)
         except OSError:  # nobody would guard it
             process.close_gate()
             process.output.close()
@@ -139,11 +137,32 @@ class Processes:
             raise
         return process
 
+    def guard(self, process: Process) -> None:
+        """Own a process, so that it dies with the server. To be done before its gate is opened; raises OSError if nobody
+        would guard it."""
+        self._living = [old for old in self._living if guardian.exists(old.group) or not old.output.is_closed]
+        self._living.append(process)
+        self._report(process.group)
+
+    def marks(self, part_id: str) -> dict[str, str]:
+        """What a process of ours has in its environment."""
+        return {_PART: part_id, _GUARDIAN: self._id}
+
+    @staticmethod
+    def marker(part_id: str) -> str:
+        """By which what a process started is found."""
+        return f"{_PART}={part_id}"
+
     @staticmethod
     async def clean_up(part_id: str, group: int, started: str) -> None:
         """End what is left of a tool call of a server that died: the group, if it is still the recorded one, and everything
         that carries the call's marker."""
         await asyncio.to_thread(_clean_up, part_id, group, started)
+
+    @property
+    def guardian_pid(self) -> int | None:
+        """None before the first command."""
+        return self._guardian.pid if self._guardian else None
 
     async def close(self) -> None:
         """The server stops: end whatever still runs. Returns when it is dead, after at most four seconds."""

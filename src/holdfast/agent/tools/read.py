@@ -80,7 +80,7 @@ Reads a file, or lists a directory.
         ]
 
     async def run(self, input: dict[str, Any], context: ToolContext) -> ToolResult:
-        path = Path(os.path.abspath(context.directory / input["filePath"]))
+        path = resolved(context, input["filePath"])
         # Some LLMs fill optional numbers with 0 when they mean none.
         first = int(input.get("offset", 0)) or 1
         count = min(int(input.get("limit", 0)) or LINES_MAX, LINES_MAX)
@@ -89,8 +89,6 @@ Reads a file, or lists a directory.
             return await asyncio.to_thread(_read, path, first, count, context, stopped)
         except OSError as error:
             raise ToolFailure(f"{path} cannot be read: {error.strerror}.") from error
-        except ValueError as error:
-            raise ToolFailure(f"{str(path)!r} cannot be the name of a file.") from error
         finally:
             stopped.set()
 
@@ -238,7 +236,7 @@ def _attachment(file: "BufferedReader[FileIO]", path: Path, mime: str, context: 
     )
     said = "The PDF file is attached." if mime == "application/pdf" else "The image is attached."
     return ToolResult(
-        title=_title(path, context),
+        title=shown(context, path),
         output=said,
         metadata={"preview": said, "truncated": False},
         attachments=(attachment,),
@@ -248,14 +246,10 @@ def _attachment(file: "BufferedReader[FileIO]", path: Path, mime: str, context: 
 def _page(path: Path, lines: list[str], note: str, truncated: bool, context: ToolContext) -> ToolResult:
     body = "".join(f"{line}\n" for line in lines)
     return ToolResult(
-        title=_title(path, context),
+        title=shown(context, path),
         output=f"<path>{path}</path>\n<content>\n{body}</content>\n{note}",
         metadata={"preview": "\n".join(lines[:_PREVIEW_LINES]), "truncated": truncated},
     )
-
-
-def _title(path: Path, context: ToolContext) -> str:
-    return str(path.relative_to(context.worktree)) if path.is_relative_to(context.worktree) else str(path)
 
 
 def _not_found(path: Path) -> str:
