@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from holdfast import __version__
 from holdfast.cli.outcome import conclude, told_plainly
 
 if TYPE_CHECKING:
@@ -20,6 +21,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"holdfast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 ServerUrl = Annotated[
     str | None,
     typer.Option("--server", metavar="URL", help="Where the server is, for example http://127.0.0.1:4096."),
@@ -31,7 +48,7 @@ Password = Annotated[
 
 DataDirectory = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="The data directory.  [default: $XDG_DATA_HOME/holdfast]"),
+    typer.Option("--data", metavar="DIR", help="The data directory.", show_default="$XDG_DATA_HOME/holdfast"),
 ]
 
 
@@ -45,7 +62,7 @@ def serve(
     data: DataDirectory = None,
     directory: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The project that requests mean when they name none.  [default: here]"),
+        typer.Option(metavar="DIR", help="The project that requests mean when they name none.", show_default="here"),
     ] = None,
     username: Annotated[str, typer.Option(envvar="OPENCODE_SERVER_USERNAME")] = "opencode",
     password: Annotated[
@@ -76,13 +93,16 @@ def serve(
     ] = 16 << 20,
     stream_rate: Annotated[
         float | None,
-        typer.Option(metavar="N", help="Requests on streams a second for each client.  [default: no limit]", min=0.1),
+        typer.Option(
+            metavar="N", help="Requests on streams a second for each client.", show_default="no limit", min=0.1
+        ),
     ] = None,
     stream_access: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Bearer tokens and the streams each is good for, as JSON.")
     ] = None,
     public_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="What links to this server begin with.  [default: as addressed]")
+        str | None,
+        typer.Option(metavar="URL", help="What links to this server begin with.", show_default="as addressed"),
     ] = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C. Whatever was going on goes on at the next start, even after a kill -9."""
@@ -123,7 +143,7 @@ def run(
     model: Annotated[str | None, typer.Option(metavar="PROVIDER/MODEL", help="Who answers.")] = None,
     agent: Annotated[str | None, typer.Option(metavar="NAME", help="How it works: an agent of the server.")] = None,
     directory: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Where a new session works.  [default: here, on this machine]")
+        str | None, typer.Option(metavar="DIR", help="Where a new session works.", show_default="here, on this machine")
     ] = None,
     server: ServerUrl = None,
     password: Password = None,
@@ -147,7 +167,7 @@ def run(
 def tail(
     session: Annotated[str, typer.Argument(metavar="SESSION", help="Its id.")],
     after: Annotated[
-        str | None, typer.Option(metavar="OFFSET", help="Only what follows.  [default: from the beginning]")
+        str | None, typer.Option(metavar="OFFSET", help="Only what follows.", show_default="from the beginning")
     ] = None,
     server: ServerUrl = None,
     password: Password = None,
@@ -198,7 +218,7 @@ def sessions(
 def export(
     session: Annotated[str, typer.Argument(metavar="SESSION", help="Its id.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="[default: standard output]")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to.", show_default="standard output")
     ] = None,
     data: DataDirectory = None,
     server: ServerUrl = None,
@@ -220,7 +240,9 @@ def export(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="[default: standard input]")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="What export wrote.", show_default="standard input")
+    ] = None,
     data: DataDirectory = None,
     server: ServerUrl = None,
     password: Password = None,
@@ -242,7 +264,9 @@ def import_(
 @app.command()
 def doctor(
     data: DataDirectory = None,
-    directory: Annotated[Path | None, typer.Option(metavar="DIR", help="Whose opencode.json.  [default: here]")] = None,
+    directory: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Whose opencode.json.", show_default="here")
+    ] = None,
     host: str = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 4096,
 ) -> None:
