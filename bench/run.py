@@ -105,7 +105,8 @@ def describe_run(options: argparse.Namespace, *, load: float, began: float) -> d
     return {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(began)),
         "took": f"{(time.time() - began) / 60:.0f} minutes",
-        "machine": f"{os.cpu_count()} cores ({cpu}), {memory_kb / 1024 / 1024:.0f} GB, load {load:.2f} before the run",
+        "machine": f"{os.cpu_count()} cores ({cpu}), {memory_kb / 1024 / 1024:.0f} GB",
+        "load": f"{load:.1f} before the run, {os.getloadavg()[0]:.1f} at its end (1 or 2 of it is the benchmark's own)",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "holdfast": f"commit {_output('git', '-C', str(ROOT), 'describe', '--always', '--dirty')}",
         "opencode": _output(str(options.opencode), "--version"),
@@ -138,6 +139,7 @@ Written by `just bench`; do not edit ({notes.name} is the part that people write
 | --- | --- |
 | date | {facts["date"]}, took {facts["took"]} |
 | machine | {facts["machine"]} |
+| load | {facts["load"]} |
 | system | {facts["system"]} |
 | OpenCode | {facts["opencode"]}, stock binary from npm |
 | Holdfast | {facts["holdfast"]} |

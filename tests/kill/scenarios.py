@@ -190,6 +190,21 @@ async def queue(round: Round) -> None:
         same(round.text(prompt), tokens(count))
 
 
+async def messages(round: Round) -> None:
+    """Messages that ask for no answer: what was acknowledged is there, and what was sent twice is there once."""
+    session, arena = round.session, round.arena
+    sent: list[tuple[str, str]] = []
+    for i in range(40):
+        id, text = arena.new_message_id(), f"message {i}"
+        body = {"messageID": id, "noReply": True, "parts": [{"type": "text", "text": text}]}
+        answer = await arena.call("POST", f"/session/{session}/message", body)
+        same(answer["info"]["id"], id)
+        sent.append((id, text))
+    stored = await arena.call("GET", f"/session/{session}/message")
+    same([(message["info"]["id"], *(part["text"] for part in message["parts"])) for message in stored], sent)
+    await arena.watcher.until(lambda: len(arena.folds[session].messages()) == len(sent))
+
+
 async def sessions(round: Round) -> None:
     """Several sessions at once."""
     asked = [round.prompt(session, "[[tokens=40]] [[delay=3]]") for session in round.sessions]
@@ -234,6 +249,7 @@ SCENARIOS = {
     "parallel_tools": Scenario(parallel_tools, events=35),
     "permission": Scenario(permission, events=45),
     "queue": Scenario(queue, events=110),
+    "messages": Scenario(messages, events=120),
     "sessions": Scenario(sessions, events=220, sessions=4),
     "refused": Scenario(refused, events=45),
     "cut": Scenario(cut, events=55),
