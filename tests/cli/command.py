@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,12 +18,19 @@ SECONDS_MAX = 30
 
 class Command:
     """`async with Command("run", …) as run:` starts it, and kills it at the end if it still runs. `out` and `err` are what
-    it wrote so far."""
+    it wrote so far. `launcher` is a command that starts it."""
 
-    def __init__(self, *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, stdin: bytes = b"") -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
+        launcher: Sequence[str] = (),
+    ) -> None:
         self.out = ""
         self.err = ""
-        self._arguments = arguments
+        self._command = [*launcher, *holdfast_command(*arguments)]
         self._cwd = cwd
         self._env = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
         self._stdin = stdin
@@ -32,7 +39,7 @@ class Command:
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
-            *holdfast_command(*self._arguments),
+            *self._command,
             cwd=self._cwd,
             env=self._env,
             stdin=asyncio.subprocess.PIPE,

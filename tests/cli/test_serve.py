@@ -1,5 +1,7 @@
 """`holdfast serve` as a process: how it begins, how it ends, and what it says when it cannot."""
 
+import contextlib
+import json
 import signal
 import socket
 import subprocess
@@ -12,7 +14,7 @@ import httpx
 import pytest
 
 from holdfast.testing.server_process import ServerProcess, free_port, holdfast_command
-from tests.cli.command import Command, holdfast
+from tests.cli.command import Command, holdfast, invoke
 
 STOP_SECONDS_MAX = 5
 
@@ -150,3 +152,28 @@ def test_help_waits_for_nothing_heavy() -> None:
     loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
 
     assert loaded.stdout == "[]\n"
+
+
+@pytest.mark.slow
+async def test_a_disk_that_takes_no_more_stops_it_and_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
+    """The limit on file sizes stands for a disk that is full."""
+    data = tmp_path / "data"
+    limited = ["sh", "-c", 'ulimit -f 1000 && exec "$@"', "sh"]
+    acknowledged: list[str] = []
+    async with Command("serve", "--port", "0", "--data", str(data), cwd=tmp_path, launcher=limited) as serve:
+        await serve.until_out("\n")
+        async with httpx.AsyncClient(base_url=serve.out.split()[-1]) as http:
+            body = {"metadata": {"filling": "x" * 50_000}}
+            with contextlib.suppress(httpx.TransportError):
+                while (answer := await http.post("/session", json=body)).status_code == 200:
+                    acknowledged.append(answer.json()["id"])
+        assert await serve.exit_code() == 1
+
+    last_words = serve.err.rpartition("holdfast: ")[2]
+    assert last_words.startswith(("No space left on the disk", "The disk refused")), serve.err
+    assert str(data) in last_words
+    assert acknowledged
+    code, out, _ = await invoke("sessions", "--data", data, "--json")
+    assert code == 0
+    assert set(acknowledged) <= {json.loads(line)["id"] for line in out.splitlines()}
+    assert (await invoke("verify", "--data", data))[0] == 0

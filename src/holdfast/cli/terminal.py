@@ -1,9 +1,11 @@
 """Notices of a turn on a terminal.
 
 The answer goes to stdout, as it is and nothing else, so that it can be piped; reasoning, tool calls and progress go to
-stderr, dim. When both are the same terminal they share its lines.
+stderr, dim. When both are the same terminal they share its lines. What a model or a tool says never controls a terminal:
+escape sequences in it are left out (in a pipe, the answer stays as it is).
 """
 
+import re
 import sys
 import time
 from typing import Final, TextIO
@@ -24,6 +26,12 @@ from holdfast.cli.turn_view import (
 )
 
 OUTPUT_LINES_MAX: Final = 8
+
+_ESCAPES: Final = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # colours, cursor, screen
+    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # titles, links, clipboard
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
 
 
 class Terminal:
@@ -68,7 +76,7 @@ class Terminal:
         self._end_aside()
         if self._shared:
             self._end_answer()
-        self._err.print(Styled(line, style=style))
+        self._err.print(Styled(harmless(line), style=style))
 
     def end_line(self) -> None:
         self._end_answer()
@@ -77,14 +85,14 @@ class Terminal:
     def _answer(self, text: str) -> None:
         if self._shared:
             self._end_aside()
-        self._out.write(text)
+        self._out.write(harmless(text) if self._out.isatty() else text)
         self._out.flush()
         self._out_in_line = not text.endswith("\n")
 
     def _aside(self, text: str, style: str) -> None:
         if self._shared:
             self._end_answer()
-        self._err.print(Styled(text, style=style), end="")
+        self._err.print(Styled(harmless(text), style=style), end="")
         self._err_in_line = not text.endswith("\n")
 
     def _end_answer(self) -> None:
@@ -97,6 +105,11 @@ class Terminal:
         if self._err_in_line:
             self._err.print()
             self._err_in_line = False
+
+
+def harmless(text: str) -> str:
+    """Without escape sequences and control characters, but for line breaks and tabs."""
+    return _ESCAPES.sub("", text)
 
 
 def one_line(text: str) -> str:
