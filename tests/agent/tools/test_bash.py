@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from holdfast.agent.tools import Processes, ToolContext, ToolFailure, ToolResult, output, validate
+from holdfast.agent.tools import Processes, ToolContext, ToolFailure, ToolResult, guardian, output, validate
 from holdfast.agent.tools import bash as bash_module
 from holdfast.agent.tools.bash import Bash
 from tests.agent.tools.world import Fifo, HandClock, Record
@@ -365,6 +365,7 @@ async def test_cancelling_again_does_not_cut_the_clean_up_short(
         await asyncio.wait({call}, timeout=0.05)
 
     assert call.cancelled()
+    assert not guardian.is_alive(record.group)
     await witness.ended()
 
 

@@ -81,9 +81,18 @@ def test_what_is_left_out_and_what_is_shown_are_all(data: bytes, limits: tuple[i
     assert rest.endswith("lines left out")
 
 
-@given(st.lists(st.binary(max_size=3 * BYTES_MAX // 2), max_size=5))
-def test_over_the_limit_the_file_has_every_byte(chunks: list[bytes]) -> None:
+@given(st.text(alphabet="aé€😀\n"), st.tuples(st.integers(8, 60), st.integers(2, 20)), st.booleans())
+def test_shortening_breaks_no_character(text: str, limits: tuple[int, int], growing: bool) -> None:
+    """What is left out never begins or ends in the middle of a character."""
+    bytes_max, lines_max = limits
+
+    assert "\ufffd" not in window(text.encode()).text(bytes_max=bytes_max, lines_max=lines_max, growing=growing)
+
+
+@given(st.lists(st.integers(1, BYTES_MAX), max_size=6))
+def test_over_the_limit_the_file_has_every_byte(sizes: list[int]) -> None:
     """The file is exactly what was written if the result is shortened; otherwise there is none."""
+    chunks = [bytes([n]) * size for n, size in enumerate(sizes)]
     with tempfile.TemporaryDirectory() as directory:
         output = CommandOutput(Path(directory) / "made" / "prt_1.txt")
 
