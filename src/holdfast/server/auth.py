@@ -10,6 +10,7 @@ A request without `Origin` does not come from a page's script (curl, an SDK, a T
 
 import base64
 import binascii
+import functools
 import hmac
 import ipaddress
 from collections.abc import Iterable, Mapping
@@ -113,6 +114,7 @@ def checked_origins(origins: Iterable[str]) -> tuple[str, ...]:
     return tuple(checked)
 
 
+@functools.lru_cache(maxsize=256)
 def _name(host: str) -> str | None:
     """`[::1]:4096` → `::1`, `Localhost:80` → `localhost`; None if it is no host at all."""
     try:
