@@ -56,6 +56,11 @@ class Database:
         return self._connection.pragma(name, value) if value is not None else self._connection.pragma(name)
 
     @property
+    def is_read_only(self) -> bool:
+        """Also where it was opened for writing, and the operating system only let it read."""
+        return self._connection.readonly("main")
+
+    @property
     def changes(self) -> int:
         """Grows with every row written."""
         return self._connection.total_changes()

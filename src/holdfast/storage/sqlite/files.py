@@ -10,6 +10,7 @@ Rules
 import fcntl
 import os
 import re
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -64,6 +65,11 @@ def open_writer(path: Path, vfs: str | None = None) -> Database:
         database = Database(path, vfs=vfs)
         try:
             _check_owner(database)
+            if database.is_read_only:
+                raise StorageError(
+                    f"{path} may not be written.",
+                    hint="Give this user write access to the data directory and the files in it.",
+                )
             database.pragma("journal_mode", "wal")
             database.pragma("synchronous", "full")
             database.pragma("journal_size_limit", WAL_BYTES_MAX)
@@ -166,7 +172,8 @@ def migrate(database: Database) -> None:
                 raise
 
 
-def migrations() -> list[str]:
+@cache
+def migrations() -> tuple[str, ...]:
     """The scripts in order: `0001_….sql` takes an empty database to schema 1, and so on without a gap."""
     scripts = sorted(
         (entry.name, entry.read_text("utf-8"))
@@ -174,4 +181,4 @@ def migrations() -> list[str]:
         if re.fullmatch(r"\d{4}_\w+\.sql", entry.name)
     )
     assert [int(name[:4]) for name, _ in scripts] == list(range(1, len(scripts) + 1)), "a migration is missing"
-    return [script for _, script in scripts]
+    return tuple(script for _, script in scripts)

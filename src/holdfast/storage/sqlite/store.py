@@ -9,7 +9,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -39,7 +39,7 @@ from holdfast.storage.sqlite import verify
 from holdfast.storage.sqlite.append import Appender
 from holdfast.storage.sqlite.byte_streams import Both, ByteStreamRows, SqliteByteStreams
 from holdfast.storage.sqlite.compact import compact
-from holdfast.storage.sqlite.database import Database, DriverError, is_damage, to_storage_error
+from holdfast.storage.sqlite.database import Database, DriverError, is_damage, storage_errors, to_storage_error
 from holdfast.storage.sqlite.files import DATABASE_NAME, DirectoryLock, open_reader, open_writer
 from holdfast.storage.sqlite.read import Queries
 from holdfast.storage.sqlite.subscriptions import SqliteSubscriptions
@@ -77,13 +77,16 @@ class SqliteStore:
 
         Raises StorageLocked if another process has the directory; StorageError if it cannot be used, if the file in it is
         damaged or not ours, or if a newer Holdfast wrote it."""
-        lock = await asyncio.to_thread(DirectoryLock, data_directory)
-        try:
-            database = await asyncio.to_thread(open_writer, data_directory / DATABASE_NAME, vfs)
-        except BaseException:
-            lock.release()
-            raise
-        return cls(lock, database, now_ms, entropy, on_failure, tail_bytes_max, page_records, vfs)
+        path = data_directory / DATABASE_NAME
+        with ExitStack() as undo:
+            lock = await asyncio.to_thread(DirectoryLock, data_directory)
+            undo.callback(lock.release)
+            database = await asyncio.to_thread(open_writer, path, vfs)
+            undo.callback(database.close)
+            with storage_errors(path):
+                store = cls(lock, database, now_ms, entropy, on_failure, tail_bytes_max, page_records, vfs)
+            undo.pop_all()
+            return store
 
     def __init__(
         self,
@@ -99,6 +102,8 @@ class SqliteStore:
         self._lock = lock
         self._database = database
         self._vfs = vfs
+        reader = open_reader(database.path, vfs)
+        self._readers: list[Database] = [reader]
         self._appender = Appender(database, now_ms, entropy)
         newest = self._appender.newest
         self._head = to_offset(newest) if newest else BEGINNING
@@ -109,8 +114,6 @@ class SqliteStore:
         self._writer = Writer(database, Both(self._appender, rows), published=self._publish, failed=on_failure)
         self._reading = ThreadPoolExecutor(READERS, "holdfast-reader")
         self._local = threading.local()
-        reader = open_reader(database.path, vfs)
-        self._readers: list[Database] = [reader]
         self._byte_streams = SqliteByteStreams(
             rows, access, submit=self._writer.submit, query=self._query_database, reader=reader
         )
