@@ -35,6 +35,7 @@ from holdfast.service.config import Configuration, config_directory
 from holdfast.service.environment import InstanceEnvironment
 from holdfast.service.instances import Instances
 from holdfast.service.projects import Locations
+from holdfast.service.pty import PtyService
 from holdfast.service.services import make_services
 from holdfast.service.session_streams import SessionStreams
 from holdfast.service.signing import Signer
@@ -124,6 +125,7 @@ class Application:
                 state=str(_state_directory(settings)),
                 config=str(config_directory(settings.environ, settings.home)),
             ),
+            ptys=PtyService(processes, clock=clock, environ=settings.environ),
         )
         self.subscriptions = SubscriptionService(
             store.subscriptions,
@@ -179,6 +181,7 @@ class Application:
         self.services.turns.stop()
         await self.streams.stop()
         await self.subscriptions.stop()
+        await self.services.ptys.close()
         await self.store.close()
         await self._processes.close()
         await self._connections.close()
@@ -223,6 +226,7 @@ async def open_store(
 async def open_application(settings: Settings) -> AsyncGenerator[Application, None]:
     """A running server, to be reached through `.asgi`. Raises StorageError, Denied (an unsafe setting)."""
     check_binding(settings.host, settings.password)
+    checked_origins(settings.cors)
     loop = asyncio.get_running_loop()
     failed: asyncio.Future[StorageError] = loop.create_future()
 

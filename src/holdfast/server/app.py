@@ -19,7 +19,7 @@ from holdfast.server.asgi import JSON, App, Header, HttpScope, Message, Receive,
 from holdfast.server.auth import CHALLENGE, Gate, Refusal
 from holdfast.server.bodies import raw_answer
 from holdfast.server.errors import answer_to, named
-from holdfast.server.opencode import EventStreams, InstanceProvider, typed_routes
+from holdfast.server.opencode import EventStreams, InstanceProvider, PtySockets, typed_routes
 from holdfast.server.streams import STREAM_ROOT, StreamFace
 from holdfast.service.services import Services
 
@@ -65,17 +65,22 @@ def create_app(services: Services, stream_face: StreamFace, options: ServerOptio
         ),
         logging_config=None,
     )
-    return _Server(options.gate, streams.apps(), stream_face, cast(App, typed))
+    return _Server(options.gate, streams.apps(), stream_face, PtySockets(services.ptys), cast(App, typed))
 
 
 class _Server:
-    def __init__(self, gate: Gate, streams: Mapping[bytes, App], stream_face: StreamFace, typed: App) -> None:
+    def __init__(
+        self, gate: Gate, streams: Mapping[bytes, App], stream_face: StreamFace, sockets: PtySockets, typed: App
+    ) -> None:
         self._gate = gate
         self._streams = streams
         self._stream_face = stream_face
+        self._sockets = sockets
         self._typed = typed
 
     async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
         if scope["type"] != "http":
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -98,6 +103,16 @@ class _Server:
             await _refuse(send, refusal, common)
             return
         await self._dispatch(scope, receive, _Answering(send, common, is_head=scope["method"] == "HEAD"))
+
+    async def _socket(self, scope: HttpScope, receive: Receive, send: Send) -> None:
+        """A WebSocket is always a terminal's. Its ticket is as good as the password."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        refusal = self._gate.refuse_place(headers, "https" if scope["scheme"] == "wss" else "http")
+        if refusal is not None:
+            await self._sockets.refuse(scope, receive, send, named(refusal.status, refusal.reason or ""))
+            return
+        is_known = self._gate.refuse_stranger(headers, scope["query_string"]) is None
+        await self._sockets(scope, receive, send, is_known=is_known)
 
     async def _durable(
         self, scope: HttpScope, headers: Mapping[bytes, bytes], receive: Receive, send: "_Answering"

@@ -23,6 +23,8 @@ from holdfast.core.errors import (
     Unavailable,
 )
 from holdfast.core.wire import Wire
+from holdfast.service.pty import PTY
+from holdfast.service.vcs import PatchRefused
 
 log = structlog.get_logger()
 
@@ -37,6 +39,7 @@ class ErrorData(Wire):
     field: str | None = None
     hint: str | None = None
     ref: str | None = None
+    reason: str | None = None
 
 
 class NamedError(Wire):
@@ -53,6 +56,7 @@ class TaggedError(Wire):
     message: str
     session_id: str | None = None
     request_id: str | None = None
+    pty_id: str | None = None
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -86,10 +90,15 @@ def answer_to(error: BaseException) -> Answer:
     match error:
         case NotFound() if error.kind in _TAGGED:
             return Answer(404, TaggedError(tag=_TAGGED[error.kind], request_id=error.id, message=error.message))
+        case NotFound() if error.kind == PTY:
+            return Answer(404, TaggedError(tag="PtyNotFoundError", pty_id=error.id, message=error.message))
         case NotFound():
             return named(404, error.message, hint=error.hint)
         case TooLarge():
             return named(413, error.message, hint=error.hint)
+        case PatchRefused():
+            data = ErrorData(message=error.message, reason=error.reason, hint=error.hint)
+            return Answer(400, NamedError(name="VcsApplyError", data=data))
         case Invalid():
             return named(400, error.message, kind=_kind(error.field), field=error.field, hint=error.hint)
         case SessionBusy():

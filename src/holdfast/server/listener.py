@@ -15,6 +15,7 @@ from holdfast.server.asgi import App
 _GRACE_SECONDS: Final = 2
 _KEEP_ALIVE_SECONDS: Final = 75
 _BACKLOG: Final = 2048
+_SOCKET_FRAME_BYTES_MAX: Final = 1 << 20
 
 
 class Listener:
@@ -39,7 +40,9 @@ class Listener:
             cast(Any, self._app),
             interface="asgi3",
             http="httptools",
-            ws="none",
+            ws="websockets-sansio",
+            ws_max_size=_SOCKET_FRAME_BYTES_MAX,
+            ws_per_message_deflate=False,
             lifespan="off",
             log_config=None,
             access_log=False,

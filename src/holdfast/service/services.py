@@ -9,13 +9,16 @@ from holdfast.core.clock import Clock
 from holdfast.core.ids import Prefix
 from holdfast.core.store import SessionStore
 from holdfast.service.events import EventService
+from holdfast.service.files import FileService
 from holdfast.service.instances import Instances
 from holdfast.service.messages import MessageService
 from holdfast.service.projects import Locations, ProjectService
+from holdfast.service.pty import PtyService
 from holdfast.service.requests import RequestService
 from holdfast.service.sessions import SessionService
 from holdfast.service.transfer import TransferService
 from holdfast.service.turns import TurnService
+from holdfast.service.vcs import VcsService
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +33,9 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     requests: RequestService
     events: EventService
     transfer: TransferService
+    files: FileService
+    vcs: VcsService
+    ptys: PtyService
 
 
 def make_services(
@@ -41,6 +47,7 @@ def make_services(
     pick: Callable[[int], int],
     instances: Instances,
     locations: Locations,
+    ptys: PtyService,
 ) -> Services:
     """`pick(n)` gives a random number in [0, n)."""
     turns = TurnService(store, engine)
@@ -56,4 +63,7 @@ def make_services(
         requests=RequestService(store, engine),
         events=EventService(store, clock),
         transfer=TransferService(store, turns),
+        files=FileService(),
+        vcs=VcsService(),
+        ptys=ptys,
     )

@@ -6,11 +6,14 @@ from litestar.handlers import HTTPRouteHandler
 
 from holdfast.server.opencode.catalogue import catalogue_routes
 from holdfast.server.opencode.events import EventStreams
+from holdfast.server.opencode.files import file_routes
 from holdfast.server.opencode.messages import message_routes
 from holdfast.server.opencode.parameters import InstanceProvider
+from holdfast.server.opencode.pty import PtySockets, pty_routes
 from holdfast.server.opencode.requests import request_routes
 from holdfast.server.opencode.sessions import session_routes
 from holdfast.server.opencode.transfer import transfer_routes
+from holdfast.server.opencode.vcs import vcs_routes
 from holdfast.service.services import Services
 
 
@@ -23,7 +26,10 @@ def typed_routes(services: Services, streams: EventStreams) -> Sequence[HTTPRout
         *message_routes(services.messages),
         *request_routes(services.requests),
         *transfer_routes(services.transfer),
+        *file_routes(services.files),
+        *vcs_routes(services.vcs, services.instances, services.projects, streams.announce_disposed),
+        *pty_routes(services.ptys),
     ]
 
 
-__all__ = ["EventStreams", "InstanceProvider", "typed_routes"]
+__all__ = ["EventStreams", "InstanceProvider", "PtySockets", "typed_routes"]
