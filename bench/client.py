@@ -6,10 +6,11 @@ Threads, not asyncio: a reader that blocks in `recv` wakes as soon as bytes are 
 import contextlib
 import http.client
 import json
+import re
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
@@ -17,40 +18,31 @@ TIMEOUT = 120.0
 
 
 class Server:
-    """HTTP to one server; each thread has its own connection, which stays open. Without Nagle's algorithm, or the head and
-    the body of a request would wait for each other."""
+    """HTTP to one server; each thread has its own connection, which stays open."""
 
     def __init__(self, url: str) -> None:
         self.address = urlsplit(url)
         self._local = threading.local()
 
-    def connect(self) -> http.client.HTTPConnection:
-        assert self.address.hostname
-        connection = http.client.HTTPConnection(self.address.hostname, self.address.port, timeout=TIMEOUT)
-        connection.connect()
-        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection
-
     def request(self, method: str, path: str, body: Any = None) -> bytes:
         """The body of the answer. Raises AssertionError if it is no 2xx. A connection that the server closed meanwhile
         is opened again, once."""
-        sent = None if body is None else json.dumps(body)
-        headers = {} if body is None else {"content-type": "application/json"}
+        sent = b"" if body is None else json.dumps(body).encode()
+        head = f"{method} {path} HTTP/1.1\r\nhost: {self.address.netloc}\r\ncontent-length: {len(sent)}\r\n"
+        message = head.encode() + (b"content-type: application/json\r\n\r\n" if sent else b"\r\n") + sent
         for is_last in (False, True):
-            connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+            connection: _Connection | None = getattr(self._local, "connection", None)
             if connection is None:
-                connection = self._local.connection = self.connect()
+                connection = self._local.connection = _Connection(self.address.hostname, self.address.port)
             try:
-                connection.request(method, path, sent, headers)
-                response = connection.getresponse()
-                answer = response.read()
-            except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+                status, answer = connection.exchange(message)
+            except ConnectionError:
                 connection.close()
                 self._local.connection = None
                 if is_last:
                     raise
                 continue
-            assert 200 <= response.status < 300, f"{method} {path}: {response.status} {answer[:500]!r}"
+            assert 200 <= status < 300, f"{method} {path}: {status} {answer[:500]!r}"
             return answer
         raise AssertionError("unreachable")
 
@@ -65,6 +57,55 @@ class Server:
 
     def prompt(self, session_id: str, text: str) -> Any:
         return self.post(f"/session/{session_id}/message", {"parts": [{"type": "text", "text": text}]})
+
+
+class _Connection:
+    """As little of HTTP/1.1 as it takes: a request is one packet, an answer is read without looking at its headers twice.
+    (http.client sends head and body apart, and needs several times as long.)"""
+
+    def __init__(self, host: str | None, port: int | None) -> None:
+        assert host
+        assert port
+        self._socket = socket.create_connection((host, port), TIMEOUT)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._rest = b""
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def exchange(self, message: bytes) -> tuple[int, bytes]:
+        """(status, body). Raises ConnectionError."""
+        self._socket.sendall(message)
+        head = self._until(b"\r\n\r\n").lower()
+        status = int(head[9:12])
+        if b"transfer-encoding: chunked" in head:
+            return status, b"".join(self._chunks())
+        length = re.search(rb"\r\ncontent-length: *(\d+)", head)
+        return status, self._exactly(int(length[1]) if length else 0)
+
+    def _chunks(self) -> Iterator[bytes]:
+        while size := int(self._until(b"\r\n"), 16):
+            yield self._exactly(size)
+            self._exactly(2)
+        self._exactly(2)
+
+    def _until(self, end: bytes) -> bytes:
+        while (at := self._rest.find(end)) < 0:
+            self._receive()
+        found, self._rest = self._rest[:at], self._rest[at + len(end) :]
+        return found
+
+    def _exactly(self, length: int) -> bytes:
+        while len(self._rest) < length:
+            self._receive()
+        found, self._rest = self._rest[:length], self._rest[length:]
+        return found
+
+    def _receive(self) -> None:
+        data = self._socket.recv(1 << 18)
+        if not data:
+            raise ConnectionResetError("the server closed the connection")
+        self._rest += data
 
 
 class Event(NamedTuple):
@@ -91,7 +132,8 @@ class Subscription:
 
     def __init__(self, server: Server, *, after: str | None = None) -> None:
         self.events: list[Event] = []
-        self._connection = server.connect()
+        assert server.address.hostname
+        self._connection = http.client.HTTPConnection(server.address.hostname, server.address.port, timeout=TIMEOUT)
         headers = {"accept": "text/event-stream"} | ({"last-event-id": after} if after else {})
         self._connection.request("GET", "/event", headers=headers)
         self._changed = threading.Condition()
