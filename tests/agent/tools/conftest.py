@@ -9,6 +9,7 @@ import pytest
 import uvloop
 
 from holdfast.agent.tools import Processes, ToolContext
+from tests.agent.tools.hosts import Session
 from tests.agent.tools.world import Fifo, HandClock, Record, make_context
 
 
@@ -56,3 +57,8 @@ def context(tmp_path: Path, record: Record) -> ToolContext:
     project = tmp_path / "project"
     project.mkdir()
     return make_context(project, record.progress, part_id=f"prt_{os.urandom(8).hex()}")
+
+
+@pytest.fixture
+async def session(context: ToolContext) -> Session:
+    return Session(context)

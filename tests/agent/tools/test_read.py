@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from holdfast.agent.tools import ToolContext, ToolFailure, ToolResult
 from holdfast.agent.tools import read as module
 from holdfast.agent.tools.read import Read
+from holdfast.agent.tools.stamps import stamp_of
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -47,7 +48,11 @@ async def test_a_file_is_shown_with_line_numbers(context: ToolContext) -> None:
     assert result.output == (
         f"<path>{path}</path>\n<content>\n1: one\n2: \n3: \tthree\n</content>\n(End of the file, 3 lines in all.)"
     )
-    assert result.metadata == {"preview": "1: one\n2: \n3: \tthree", "truncated": False}
+    assert result.metadata == {
+        "preview": "1: one\n2: \n3: \tthree",
+        "truncated": False,
+        "seen": {str(path): stamp_of(b"one\n\n\tthree")},
+    }
 
 
 async def test_an_absolute_path_outside_of_the_project_is_named_as_it_is(context: ToolContext, tmp_path: Path) -> None:

@@ -8,11 +8,14 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from holdfast.agent import turn
 from holdfast.agent.runner.environment import Environment
 from holdfast.agent.runner.session_log import SessionLog
 from holdfast.agent.tools import ToolFailure
 from holdfast.agent.tools.base import Subagent
+from holdfast.agent.tools.stamps import SEEN, seen_in
 from holdfast.core.codec import decode, type_of
 from holdfast.core.errors import HoldfastError, NotFound
 from holdfast.core.events import (
@@ -29,6 +32,7 @@ from holdfast.core.events import (
 from holdfast.core.messages import (
     AssistantMessage,
     MessageModel,
+    Part,
     SubtaskPart,
     TextPart,
     ToolPart,
@@ -46,6 +50,10 @@ DISMISSED: Final = "The user dismissed this question."
 CHILD: Final = "sessionId"
 """Key in a task call's metadata: the subagent's session."""
 _PROMPT: Final = "promptId"
+
+_PAGE_MESSAGES: Final = 50
+_SEEN_BYTES: Final = f'"{SEEN}"'.encode()
+_part_decoder = msgspec.json.Decoder(Part)
 
 
 class Subagents(Protocol):
@@ -107,6 +115,21 @@ class Host:
 
     async def write_todos(self, todos: Sequence[Todo]) -> None:
         await self._log.append([TodoUpdated(session_id=self._log.session_id, todos=tuple(todos))])
+
+    # --- files
+
+    async def seen(self, path: str) -> frozenset[str]:
+        before: int | None = None
+        while True:
+            page = await self._log.store.message_page(self._log.session_id, limit=_PAGE_MESSAGES, before=before)
+            for message in reversed(page.messages):
+                parts = [_part_decoder.decode(part) for part in message.parts if _SEEN_BYTES in part]
+                stamps = frozenset(seen[path] for part in parts if path in (seen := seen_in(part)))
+                if stamps:
+                    return stamps
+            if not page.more:
+                return frozenset()
+            before = page.messages[0].version
 
     # --- subagents
 

@@ -2,14 +2,18 @@
 
 from holdfast.agent.tools.base import Progress, Tool, ToolContext, ToolFailure, ToolResult
 from holdfast.agent.tools.bash import Bash
+from holdfast.agent.tools.edit import Edit
+from holdfast.agent.tools.file_edits import FileEdits
 from holdfast.agent.tools.processes import Processes
 from holdfast.agent.tools.read import Read
 from holdfast.agent.tools.toolbox import ToolBox, validate
+from holdfast.agent.tools.write import Write
 
 
 def built_in(processes: Processes, *, shell: str | None = None) -> ToolBox:
     """Every tool that comes with Holdfast. `shell` as in `Bash`."""
-    return ToolBox((Bash(processes, shell=shell), Read()))
+    edits = FileEdits()
+    return ToolBox((Bash(processes, shell=shell), Read(), Write(edits), Edit(edits)))
 
 
 __all__ = [

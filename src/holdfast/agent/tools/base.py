@@ -39,6 +39,11 @@ class SessionHost(Protocol):
 
     async def write_todos(self, todos: Sequence[Todo]) -> None: ...
 
+    async def seen(self, path: str) -> frozenset[str]:
+        """Which contents of a file (an absolute path, without links) the LLM knows: the stamps in the newest step of this
+        session that read or wrote it (`agent.tools.stamps`). Empty if none did."""
+        ...
+
     async def run_subagent(self, subagent: Subagent) -> tuple[str, str]:
         """(session id, the last words of the subagent). Raises ToolFailure if it failed or there is no such agent."""
         ...
@@ -82,7 +87,7 @@ class ToolFailure(Exception):
 
 class Tool(Protocol):
     """`parameters` is the JSON schema of the input; input is validated against it before `run`. A `repeatable` tool only
-    reads: when the server died while it ran, it is simply run again."""
+    reads, or sees from `recorded` what its first run did: when the server died while it ran, it is run again."""
 
     id: str
     description: str

@@ -16,9 +16,12 @@ from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from holdfast.agent.permissions import Ask
 from holdfast.agent.tools.base import ToolContext, ToolFailure, ToolResult
 from holdfast.agent.tools.places import external, resolved, shown
+from holdfast.agent.tools.stamps import SEEN, stamp_of_file
 from holdfast.core.messages import FilePart, ToolPart
 
 LINES_MAX: Final = 2000
@@ -119,7 +122,14 @@ def _read(path: Path, first: int, count: int, context: ToolContext, stopped: thr
                     f"{path} is a binary file and cannot be shown as text. To learn what is in it, run a program for its "
                     "format with the bash tool."
                 )
-            return _text(file, path, first, count, context, stopped)
+            # The stamp before the text: what changes in between makes the stamp too old, never too new.
+            stamp = stamp_of_file(descriptor)
+            result = _text(file, path, first, count, context, stopped)
+            return (
+                result
+                if stamp is None
+                else replace(result, metadata={**result.metadata, SEEN: {os.path.realpath(path): stamp}})
+            )
     finally:
         os.close(descriptor)
 
