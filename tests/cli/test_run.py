@@ -1,15 +1,19 @@
 """`holdfast run`: one turn on a terminal, over whatever happens to the server in between."""
 
+import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from holdfast.core.messages import AssistantMessage, MessageAbortedError
 from tests.cli.command import holdfast
 from tests.cli.place import Place, text_of, tokens
+from tests.client.fake_server import frame
+from tests.core import samples as s
 
 
 @pytest.fixture
@@ -124,23 +128,20 @@ async def test_a_prompt_can_come_from_standard_input(place: Place) -> None:
     assert (0, tokens(2) + "\n") == (code, out)
 
 
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        (["--session", "ses_none"], "not found"),
-        (["--model", "no-slash"], "PROVIDER/MODEL"),
-        (["--model", "no/such"], "no/such"),
-        (["--agent", "nobody"], "nobody"),
-        (["--directory", "/nowhere"], "/nowhere"),
-    ],
-)
-async def test_what_is_wrong_is_said_and_the_exit_code_tells(place: Place, options: list[str], reason: str) -> None:
-    async with place.run("hello", *options) as run:
-        assert await run.exit_code() == 1
+async def test_what_is_wrong_is_said_and_the_exit_code_tells(place: Place) -> None:
+    for option, value, reason in [
+        ("--session", "ses_none", "not found"),
+        ("--model", "no-slash", "PROVIDER/MODEL"),
+        ("--model", "no/such", "no/such"),
+        ("--agent", "nobody", "nobody"),
+        ("--directory", "/nowhere", "/nowhere"),
+    ]:
+        async with place.run("hello", option, value) as run:
+            assert await run.exit_code() == 1
 
-    assert run.out == ""
-    assert reason in run.err
-    assert "Traceback" not in run.err
+        assert run.out == ""
+        assert reason in run.err
+        assert "Traceback" not in run.err
 
 
 async def test_without_a_server_it_says_what_to_do(tmp_path: Path) -> None:
@@ -149,3 +150,28 @@ async def test_without_a_server_it_says_what_to_do(tmp_path: Path) -> None:
     assert (code, out) == (1, "")
     assert "Nobody answers at http://127.0.0.1:9" in err
     assert "holdfast serve" in err
+
+
+async def test_opencodes_own_server_is_not_waited_for(tmp_path: Path) -> None:
+    """It listens on the same port, and its events have no offsets: a turn could not be followed."""
+    requests: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append((await reader.readuntil(b"\r\n\r\n")).partition(b" HTTP")[0])
+        body = b'{"healthy":true,"version":"1.18.33"}'
+        if requests[-1].startswith(b"POST"):
+            body = msgspec.json.encode(s.session())
+        if b"/event" in requests[-1]:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+            writer.write(frame(None, "server.connected", None) + frame(None, "server.heartbeat", None))
+        else:
+            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        code, out, err = await holdfast("run", "hello", "--server", f"http://127.0.0.1:{port}", cwd=tmp_path)
+
+    assert (code, out) == (1, "")
+    assert "no Holdfast" in err
+    assert not any(b"prompt" in request for request in requests)

@@ -13,7 +13,7 @@ from holdfast.core.events import SessionIdled
 from holdfast.core.offsets import Offset, to_offset, to_position
 from tests.client.fake_server import Transport, frame, stream
 
-LAST = 30
+LAST = 12
 
 
 async def no_sleep(seconds: float) -> None:

@@ -64,10 +64,14 @@ async def findings(data: Path, directory: Path, host: str, port: int) -> AsyncIt
 def check_data(data: Path) -> Iterator[Finding]:
     if not data.exists():
         parent = next(parent for parent in data.parents if parent.exists())
-        if os.access(parent, os.W_OK):
+        if parent.is_dir() and os.access(parent, os.W_OK):
             yield Finding("ok", f"The data directory {data} will be made by the first start")
         else:
-            yield Finding("fail", f"The data directory {data} cannot be made", f"{parent} is not writable: use --data.")
+            yield Finding(
+                "fail",
+                f"The data directory {data} cannot be made",
+                f"{parent} is no directory that this user may write: use --data.",
+            )
             return
     elif not data.is_dir():
         yield Finding("fail", f"{data} is not a directory", "Choose another one with --data.")

@@ -11,7 +11,7 @@ from holdfast.cli.outcome import FAILED, INTERRUPTED
 from holdfast.cli.tail import line
 from holdfast.cli.terminal import Terminal
 from holdfast.cli.turn_view import TurnView
-from holdfast.client import Client, Interrupted, Received
+from holdfast.client import Client, Interrupted, Received, Refused
 from holdfast.core.errors import Invalid
 from holdfast.core.messages import MessageModel
 from holdfast.core.session import Session
@@ -67,57 +67,63 @@ class _Run:
         finally:
             if self._aborting is not None:
                 self._aborting.cancel()
-        if self._aborting is not None:
-            return INTERRUPTED
-        return 0 if self._view.ended and self._view.ended.outcome == "completed" else FAILED
+        if self._view.ended and self._view.ended.outcome == "completed":
+            return 0
+        return INTERRUPTED if self._aborting is not None else FAILED
 
     def _interrupt(self, following: asyncio.Future[None]) -> None:
         if self._aborting is not None or self._session is None or not self._view.started:
             following.cancel()
             return
         self._terminal.note("Aborting the turn. Ctrl-C again leaves at once.", "yellow")
-        self._aborting = asyncio.ensure_future(self._client.abort(self._session.id))
+        self._aborting = asyncio.ensure_future(self._abort(self._session))
+
+    async def _abort(self, session: Session) -> None:
+        with contextlib.suppress(Refused):  # it is over already, and the events say how
+            await self._client.abort(session.id)
 
     async def _follow(self) -> None:
         await self._client.health()
         id = self._prompt.session_id
-        self._session = await (self._client.session(id) if id else self._client.create_session())
-        async with contextlib.aclosing(self._client.events(session_id=self._session.id)) as items:
+        session = self._session = await (self._client.session(id) if id else self._client.create_session())
+        async with contextlib.aclosing(self._client.events(session_id=session.id)) as items:
             async for item in items:
                 if isinstance(item, Interrupted):
-                    self._say_lost(item)
-                elif item.type == "server.connected":
-                    await self._connected()
+                    self._say_lost()
                 else:
                     self._show(item)
+                    # Not before there is a place to go on from: nothing of the turn can happen unseen then.
+                    if not self._asked and item.place is not None:
+                        await self._ask(session)
                 if self._view.ended is not None:
                     return
 
-    async def _connected(self) -> None:
-        """Only now, so that nothing of the turn can happen before it is looked at."""
-        if self._lost:
-            self._lost = False
-            self._terminal.note("Connected again.", "yellow")
-        if not self._asked:
-            assert self._session is not None
-            prompt = self._prompt
-            await self._client.prompt(
-                self._session.id, prompt.text, model=prompt.model, agent=prompt.agent, message_id=self._message_id
-            )
-            self._asked = True
+    async def _ask(self, session: Session) -> None:
+        prompt = self._prompt
+        await self._client.prompt(
+            session.id, prompt.text, model=prompt.model, agent=prompt.agent, message_id=self._message_id
+        )
+        self._asked = True
 
-    def _say_lost(self, item: Interrupted) -> None:
+    def _say_lost(self) -> None:
         if not self._lost:
             self._lost = True
             self._terminal.note("Lost the server; waiting for it to come back.", "yellow")
 
     def _show(self, item: Received) -> None:
+        if self._lost:
+            self._lost = False
+            self._terminal.note("Connected again.", "yellow")
+        if item.type == "server.heartbeat" and item.place is None:
+            raise Invalid(
+                f"The server at {self._client.url} is no Holdfast: its events have no offsets.",
+                hint="OpenCode's own server listens on the same port. Say where Holdfast is with --server URL.",
+            )
         if self._as_json and item.offset is not None:
             sys.stdout.buffer.write(line(item))
             sys.stdout.buffer.flush()
         event = item.event()
-        if event is None:
-            return
-        for notice in self._view.apply(event):
-            if not self._as_json:
-                self._terminal.show(notice)
+        if event is not None:
+            for notice in self._view.apply(event):
+                if not self._as_json:
+                    self._terminal.show(notice)

@@ -41,9 +41,11 @@ _TAGS = {cls.type: f"{cls.type}.{cls.version}" for cls in EVENT_TYPES}
 
 class Received(msgspec.Struct, frozen=True):
     """One frame of an event stream: `data` is the event's wire JSON. `offset` is None for what is not recorded
-    (`server.connected`, heartbeats) and for what only repeats the present state."""
+    (`server.connected`, heartbeats) and for what only repeats the present state. `place` is where a reader stands that has
+    this frame: what follows, it will get, whatever happens to the connection. None at the very beginning."""
 
     offset: Offset | None
+    place: Offset | None
     type: str
     session_id: str | None
     data: bytes
@@ -140,6 +142,7 @@ class Place:
             self._is_first = False
         return Received(
             offset=offset,
+            place=self.after,
             type=envelope.type,
             session_id=envelope.properties.session_id,
             data=frame.data.encode(),
