@@ -8,7 +8,9 @@ from holdfast.core.codec import decode, to_json
 from holdfast.core.errors import HoldfastError
 from holdfast.core.events import (
     Event,
+    MessageRemoved,
     MessageUpdated,
+    PartRemoved,
     PartUpdated,
     PermissionAsked,
     PermissionReplied,
@@ -18,10 +20,10 @@ from holdfast.core.events import (
     SessionUpdated,
 )
 from holdfast.core.fold import Fold
-from holdfast.core.messages import Message, Part
+from holdfast.core.messages import Message, Part, is_open
 from holdfast.core.reducer import Approve, Change, reduce
 from holdfast.core.session import Session, SessionStatus
-from holdfast.core.state import Key, PermissionEntry, QuestionEntry, Turns
+from holdfast.core.state import Entity, Key, PermissionEntry, QuestionEntry, Turns
 from holdfast.core.store import Difference
 from holdfast.storage.sqlite.database import Database
 from holdfast.storage.sqlite.rows import (
@@ -115,6 +117,7 @@ def _folded(database: Database, session_id: str) -> tuple[list[Difference], Rows
     fold = Fold()
     added: dict[Key, tuple[int, int]] = {}
     info: Session | None = None
+    versions = _Versions()
     for position, version, tag, data in database.each(
         "SELECT position, version, tag, data FROM record WHERE stream = ? ORDER BY position", stream
     ):
@@ -127,21 +130,69 @@ def _folded(database: Database, session_id: str) -> tuple[list[Difference], Rows
             if isinstance(event, SessionDeleted):
                 time = event.info.time
                 return wrong, {"stream": (directory, project_id, time.created, time.updated, 1)}
-            if isinstance(event, PermissionReplied) and not deleted:
+            if deleted:
+                continue  # compaction may have taken any of what comes before session.deleted
+            if isinstance(event, PermissionReplied):
                 wrong += _missing_approvals(database, session_id, reduce(fold.entities.get, event) or ())
             key = _added_by(event)
             is_new = key is not None and key not in fold.entities
-            # The log of a session that was deleted may have been compacted up to session.deleted, in part.
-            if not deleted and not fold.apply(event):
+            if not fold.apply(event):
                 wrong.append(Difference(session_id, f"record {position}", tag, None))
             if key is not None and is_new:
                 added[key] = position, version
+            versions.note(version, event, fold)
         except HoldfastError as error:
             wrong.append(Difference(session_id, f"record {position}", f"{tag}: {error}", None))
+            versions.note(version, None, fold)
+    wrong += [
+        Difference(session_id, f"records of versions {first} to {last}", None, "lost")
+        for first, last in versions.missing()
+    ]
     rows = {" ".join(key).strip(): _row(fold, key, added.get(key)) for key in fold.entities}
     if info is not None:
         rows["stream"] = directory, project_id, info.time.created, info.time.updated, 0
     return wrong, rows
+
+
+class _Versions:
+    """Which records are not there, and should be. Compaction takes only records between the one that adds a part and the
+    one that closes or removes it."""
+
+    def __init__(self) -> None:
+        self._next = 1
+        self._gaps: list[tuple[int, int]] = []
+        self._open: dict[Key, int] = {}
+        self._compacted: list[tuple[int, int]] = []
+
+    def note(self, version: int, event: Event | None, fold: Fold) -> None:
+        """The next record, already folded; None if it could not be read."""
+        if version > self._next:
+            self._gaps.append((self._next, version - 1))
+        self._next = version + 1
+        if isinstance(event, PartUpdated | PartRemoved | MessageRemoved):
+            for key in [key for key in self._open if not _is_open_part(fold.entities.get(key))]:
+                self._compacted.append((self._open.pop(key), version))
+        if isinstance(event, PartUpdated):
+            key = Key("part", event.part.id)
+            if _is_open_part(fold.entities.get(key)):
+                self._open.setdefault(key, version)
+
+    def missing(self) -> list[tuple[int, int]]:
+        """First and last version of each gap that compaction cannot have made."""
+        ranges = sorted(self._compacted)
+        found: list[tuple[int, int]] = []
+        for first, last in self._gaps:
+            reached = first
+            for start, end in ranges:
+                if start < reached < end:
+                    reached = end
+            if reached <= last:
+                found.append((first, last))
+        return found
+
+
+def _is_open_part(entity: Entity | None) -> bool:
+    return isinstance(entity, Part) and is_open(entity)
 
 
 def _missing_approvals(database: Database, session_id: str, changes: tuple[Change, ...]) -> list[Difference]:
