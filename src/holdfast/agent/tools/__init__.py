@@ -1,5 +1,6 @@
 """Tools that an LLM can call. `built_in` lists them; docs/howto/add-a-tool.md tells how to add one."""
 
+from holdfast.agent.tools.apply_patch import ApplyPatch
 from holdfast.agent.tools.base import Progress, Tool, ToolContext, ToolFailure, ToolResult
 from holdfast.agent.tools.bash import Bash
 from holdfast.agent.tools.edit import Edit
@@ -13,7 +14,7 @@ from holdfast.agent.tools.write import Write
 def built_in(processes: Processes, *, shell: str | None = None) -> ToolBox:
     """Every tool that comes with Holdfast. `shell` as in `Bash`."""
     edits = FileEdits()
-    return ToolBox((Bash(processes, shell=shell), Read(), Write(edits), Edit(edits)))
+    return ToolBox((Bash(processes, shell=shell), Read(), Write(edits), Edit(edits), ApplyPatch(edits)))
 
 
 __all__ = [

@@ -39,11 +39,12 @@ _T = TypeVar("_T")
 
 
 class FileEdit(msgspec.Struct, frozen=True):
-    """None: there is no such file."""
+    """None: there is no such file. A file that moves has its mode and owner from `attributes_of`."""
 
     path: Path
     before: bytes | None
     after: bytes | None
+    attributes_of: Path | None = None
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -190,7 +191,7 @@ def _change(edits: Sequence[FileEdit], writes: Sequence[_Write]) -> None:
         for edit, write in zip(edits, writes, strict=True):
             if edit.after is not None:
                 made += _make_directory(edit.path.parent)
-                _stage(edit.path, edit.after, Path(write.staged))
+                _stage(edit.attributes_of or edit.path, edit.after, Path(write.staged))
         for edit in edits:  # a last look: they may have been changed while we wrote
             if _read(edit.path) != edit.before:
                 raise ToolFailure(
@@ -211,12 +212,12 @@ def _change(edits: Sequence[FileEdit], writes: Sequence[_Write]) -> None:
         raise
 
 
-def _stage(target: Path, content: bytes, staged: Path) -> None:
+def _stage(like: Path, content: bytes, staged: Path) -> None:
     staged.unlink(missing_ok=True)
     descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with contextlib.suppress(FileNotFoundError):
-            _keep_attributes(target, descriptor)
+            _keep_attributes(like, descriptor)
         with os.fdopen(descriptor, "wb", closefd=False) as file:
             file.write(content)
         os.fsync(descriptor)
@@ -224,16 +225,16 @@ def _stage(target: Path, content: bytes, staged: Path) -> None:
         os.close(descriptor)
 
 
-def _keep_attributes(target: Path, descriptor: int) -> None:
-    found = os.stat(target)
+def _keep_attributes(like: Path, descriptor: int) -> None:
+    found = os.stat(like)
     with contextlib.suppress(PermissionError):  # only root may give files away
         os.fchown(descriptor, found.st_uid, found.st_gid)
     os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
     if hasattr(os, "listxattr"):
         with contextlib.suppress(OSError):  # not every file system has them
-            for name in os.listxattr(target):
+            for name in os.listxattr(like):
                 with contextlib.suppress(OSError):
-                    os.setxattr(descriptor, name, os.getxattr(target, name))
+                    os.setxattr(descriptor, name, os.getxattr(like, name))
 
 
 def _commit(writes: Sequence[_Write]) -> None:

@@ -29,7 +29,7 @@ def replacements(text: str, old: str, new: str, *, everywhere: bool, name: str) 
     exact = [Replacement(start, start + len(old), new) for start in _occurrences(text, old, step)]
     if everywhere and exact:
         return tuple(exact)
-    found = exact or _whole_lines(text, old, new, _same_but_ends) or _whole_lines(text, old, new, _shifted)
+    found = exact or _whole_lines(text, old, new, same_but_ends) or _whole_lines(text, old, new, shifted)
     if not found:
         raise ToolFailure(_not_found(text, old, name))
     if len(found) > 1:
@@ -46,11 +46,11 @@ def _occurrences(text: str, old: str, step: int) -> Iterator[int]:
 
 # --- whole lines ------------------------------------------------------------------------------------------------
 
-_Alike = Callable[[Sequence[str], Sequence[str], Sequence[str]], list[str] | None]
+Alike = Callable[[Sequence[str], Sequence[str], Sequence[str]], list[str] | None]
 """(lines in the file, old lines, new lines) → the new lines as they fit there; None if those are not the old lines."""
 
 
-def _whole_lines(text: str, old: str, new: str, alike: _Alike) -> list[Replacement]:
+def _whole_lines(text: str, old: str, new: str, alike: Alike) -> list[Replacement]:
     old_lines, new_lines = old.split("\n"), new.split("\n")
     if old_lines[-1] == "":  # the line break at the end is part of what is replaced
         old_lines.pop()
@@ -78,12 +78,12 @@ def _whole_lines(text: str, old: str, new: str, alike: _Alike) -> list[Replaceme
     return found
 
 
-def _same_but_ends(there: Sequence[str], old: Sequence[str], new: Sequence[str]) -> list[str] | None:
+def same_but_ends(there: Sequence[str], old: Sequence[str], new: Sequence[str]) -> list[str] | None:
     same = all(line.rstrip() == other.rstrip() for line, other in zip(there, old, strict=True))
     return list(new) if same else None
 
 
-def _shifted(there: Sequence[str], old: Sequence[str], new: Sequence[str]) -> list[str] | None:
+def shifted(there: Sequence[str], old: Sequence[str], new: Sequence[str]) -> list[str] | None:
     pairs = [(line.rstrip(), other.rstrip()) for line, other in zip(there, old, strict=True)]
     if any(bool(line) != bool(other) for line, other in pairs):
         return None
