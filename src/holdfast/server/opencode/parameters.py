@@ -58,10 +58,11 @@ def documented(
     missing: str | None = None,
     missing_shape: type[Wire] = NamedError,
     status: int = 200,
+    media_type: str = "application/json",
 ) -> dict[str, Any]:
     """The keyword arguments of a route that answers with this type; `missing` is what a 404 means, if there is one."""
     responses = {
-        status: ResponseSpec(shape, generate_examples=False, description=description),
+        status: ResponseSpec(shape, generate_examples=False, description=description, media_type=media_type),
         400: ResponseSpec(
             NamedError, generate_examples=False, description="The request is wrong; the message says where."
         ),

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 from litestar import Response, get, post
 from litestar.handlers import HTTPRouteHandler
-from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody, QueryParameter
 
 from holdfast.core.catalogue import Project
@@ -65,11 +64,7 @@ def vcs_routes(
     @get(
         "/vcs/diff/raw",
         summary="What is not committed, as one patch",
-        responses={
-            200: ResponseSpec(
-                str, generate_examples=False, media_type="text/x-diff; charset=utf-8", description="As git prints it."
-            )
-        },
+        **documented(str, "As git prints it.", media_type="text/x-diff; charset=utf-8"),
     )
     async def raw_diff(instance: InstanceOfRequest) -> Response[bytes]:
         return Response(await vcs.raw_diff(instance.directory), media_type="text/x-diff")
