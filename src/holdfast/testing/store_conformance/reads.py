@@ -10,6 +10,7 @@ from holdfast.core.events import Event
 from holdfast.core.fold import Fold
 from holdfast.core.messages import WithParts
 from holdfast.core.offsets import BEGINNING
+from holdfast.core.permissions import PermissionRule
 from holdfast.core.session import BUSY, IDLE, SessionTime, StatusRetry
 from holdfast.core.store import (
     ALL,
@@ -263,6 +264,11 @@ class Reads(StoreSuite):
             story.question_asked(),
             story.permission_replied(),
             story.part(story.tool("prt_2", "running")),
+            story.message(story.user("msg_u3")),
+            story.extended("msg_u3"),
+            story.message(story.assistant("msg_a3", "msg_u3")),
+            story.part(story.text("prt_4", message="msg_a3")),
+            story.delta("prt_4", "on", "msg_a3"),
             story.suspended(),
             story.started(),
             story.started(),
@@ -325,6 +331,37 @@ class Reads(StoreSuite):
         await store.append(b.id, [b.ended()])
         assert await pending() == []
         assert (await store.turn_state(b.id)).permissions == ()
+
+    async def test_a_request_that_is_asked_again_after_its_turn_is_a_new_one(self, store: SessionStore) -> None:
+        """Also within one append."""
+        a, b = Story("ses_a"), Story("ses_b")
+        await store.append(a.id, [*a.streaming(), a.permission_asked(), a.question_asked()])
+        await store.append(b.id, [*b.streaming(), b.permission_asked(), b.question_asked()])
+        await store.append(
+            a.id, [a.permission_replied(), a.question_replied(), a.ended(), a.permission_asked(), a.question_asked()]
+        )
+
+        assert [entry.request.session_id for entry in await store.pending_permissions()] == ["ses_b", "ses_a"]
+        assert [entry.request.session_id for entry in await store.pending_questions()] == ["ses_b", "ses_a"]
+        assert [difference async for difference in store.verify()] == []
+
+    async def test_what_a_user_always_allows_is_remembered_for_the_project(self, store: SessionStore) -> None:
+        """Once each, longer than the session, and not what was allowed once."""
+        a, b = Story("ses_a", project_id="p1"), Story("ses_b", project_id="p2")
+        for story in (a, b):
+            await store.append(
+                story.id, [*story.streaming(), story.permission_asked(), story.permission_asked("per_2")]
+            )
+        await store.append(b.id, [b.permission_replied(reply="once"), b.permission_replied("per_2", "reject")])
+        assert list(await store.approvals("p1")) == list(await store.approvals("p2")) == []
+        await store.append(a.id, [a.permission_replied(reply="always"), a.permission_replied("per_2", "always")])
+        await store.append(a.id, [a.deleted()])
+        while await store.compact(closed_before_ms=NOW_MS + 1, records_max=100):
+            pass
+
+        assert list(await store.approvals("p1")) == [PermissionRule(permission="bash", pattern="ls *", action="allow")]
+        assert list(await store.approvals("p2")) == []
+        assert [difference async for difference in store.verify()] == []
 
     # --- snapshots
 

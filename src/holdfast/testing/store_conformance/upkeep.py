@@ -41,6 +41,16 @@ class Upkeep(StoreSuite):
         assert await compact(store) == 5
         await assert_state_is(Fold(events(await log(store))), store, story.id)
 
+    async def test_the_record_that_closed_a_part_stays_when_the_part_is_edited(self, store: SessionStore) -> None:
+        story = Story()
+        await store.append(story.id, [*story.streaming(), story.delta("prt_1", "x"), story.delta("prt_1", "y")])
+        for text in ("xy", "edited", "edited again"):
+            await store.append(story.id, [story.part(story.text("prt_1", text, closed=True))])
+
+        assert await compact(store) == 2
+        assert types(await log(store))[-4:] == ["message.part.updated"] * 4
+        await assert_state_is(Fold(events(await log(store))), store, story.id)
+
     async def test_a_young_part_is_left_alone(self, store: SessionStore, clock: StoreClock) -> None:
         story = Story()
         for number in range(3):
