@@ -152,7 +152,11 @@ class World:
         self._tools = tools
         self._rules = rules
         self._room = room
+        self._prepared = False
         self.title_provider: Provider | None = None
+
+    async def prepare(self, session: Session) -> None:
+        self._prepared = True
 
     async def model(self, session: Session, user: UserMessage) -> ResolvedModel:
         return ResolvedModel(provider=self._model, model_id="scripted-1", input_tokens_max=self._room)
@@ -164,6 +168,7 @@ class World:
         return self._tools
 
     def rules(self, session: Session, user: UserMessage) -> tuple[PermissionRule, ...]:
+        assert self._prepared, "rules were asked for before they were read"
         return self._rules
 
     def subagents(self, session: Session) -> tuple[str, ...]:

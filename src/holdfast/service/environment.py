@@ -36,6 +36,9 @@ class InstanceEnvironment:
         self._clock = clock
         self._tool_output = tool_output
 
+    async def prepare(self, session: Session) -> None:
+        await self._instance(session)
+
     async def model(self, session: Session, user: UserMessage) -> ResolvedModel:
         instance = await self._instance(session)
         provider, model = instance.registry.resolve(user.model.provider_id, user.model.model_id)

@@ -24,7 +24,7 @@ from holdfast.agent.runner.recorder import Recorder
 from holdfast.agent.runner.session_log import SessionLog
 from holdfast.agent.runner.titles import is_unnamed, name_session
 from holdfast.core.codec import decode, type_of
-from holdfast.core.errors import HoldfastError, LeaseLost, NotFound, StorageError
+from holdfast.core.errors import HoldfastError, Invalid, LeaseLost, NotFound, StorageError
 from holdfast.core.events import Event, MessageRemoved, SessionStatusChanged, TurnAbortRequested, TurnSuspended
 from holdfast.core.messages import MessageError, Part, StepStartPart, TextPart, ToolPart, ToolRunning, WithParts
 from holdfast.core.session import BUSY
@@ -126,7 +126,7 @@ class Worker:
                 if await self._pause(not_before):
                     await self._interruptible(self._call_model(state, model_step))
             case turn.RunTools(parts):
-                await self._interruptible(self._calls.run(state, parts))
+                await self._interruptible(self._run_tools(state, parts))
             case turn.FinishStep(done):
                 info, stamp = turn.assistant(done), self._log.fixed_stamp()
                 await self._log.append(lambda get: turn.finish_step(get, state, info, stamp))
@@ -249,6 +249,16 @@ class Worker:
         active = state.turns.active
         fresh = active is not None and not any(turn.assistant(before).summary for before in state.steps[-2:])
         return fresh and not said and turn.compaction_of(state.user) is None
+
+    # --- tools -------------------------------------------------------------------------------------------------
+
+    async def _run_tools(self, state: TurnState, parts: Sequence[ToolPart]) -> None:
+        try:
+            await self._environment.prepare(state.session)
+        except Invalid as error:  # what its calls may do is not known, so none of them runs
+            await self._stop_turn("failed", turn.unknown_error(error.message))
+            return
+        await self._calls.run(state, parts)
 
     # --- endings -----------------------------------------------------------------------------------------------
 
