@@ -189,4 +189,4 @@ class MemoryStreamMachine(StreamMachine):
 
 @pytest.mark.parametrize("machine", [StreamMachine, MemoryStreamMachine], ids=["sqlite", "memory"])
 def test_the_server_does_what_the_model_does(machine: type[StreamMachine]) -> None:
-    run_state_machine_as_test(machine, settings=settings(max_examples=50, stateful_step_count=50, deadline=None))
+    run_state_machine_as_test(machine, settings=settings(max_examples=25, stateful_step_count=50, deadline=None))

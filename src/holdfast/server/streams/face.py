@@ -153,19 +153,17 @@ class StreamFace:
             raise _too_large(limit)
         message = await receive()
         body: bytes = message.get("body", b"")
-        if not message.get("more_body", False):
-            return body
-        pieces = [body]
         size = len(body)
-        while message.get("more_body", False):
+        pieces = [body]
+        while message.get("more_body", False) and size <= limit:
             message = await receive()
             pieces.append(message.get("body", b""))
             size += len(pieces[-1])
-            if size > limit:
-                raise _too_large(limit)
+        if size > limit:
+            raise _too_large(limit)
         if message["type"] == "http.disconnect":
             raise Invalid("The request was cut off.")
-        return b"".join(pieces)
+        return body if len(pieces) == 1 else b"".join(pieces)
 
     async def _append(self, path: str, headers: Headers, body: bytes) -> Response:
         request = parse_append(headers, has_body=bool(body))

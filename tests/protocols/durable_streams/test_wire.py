@@ -1,0 +1,98 @@
+"""Paths, cursors, patterns, frames: each alone, fed with text and bytes."""
+
+import base64
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.protocols.durable_streams.cursors import EPOCH_MS, INTERVAL_MS, next_cursor
+from holdfast.protocols.durable_streams.errors import RemoteProtocolError
+from holdfast.protocols.durable_streams.frames import control_event, data_event
+from holdfast.protocols.durable_streams.globs import compile_glob, matches
+from holdfast.protocols.durable_streams.paths import parse_path, to_target
+from holdfast.protocols.sse import Decoder
+
+OFFSET = "0000000000000042_0000000000000000"
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"/", b"a//b", b"../a", b"a/../b", b"a/%2e%2e/b", b"a%00b", b"a%0ab", b"%ff", b"x" * 3000, b"."]
+)
+def test_a_path_that_names_no_stream_is_refused(raw: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        parse_path(raw)
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1), min_size=1, max_size=4))
+def test_a_path_survives_the_way_to_the_wire_and_back(segments: list[str]) -> None:
+    path = "/".join(segment.replace("/", "") or "x" for segment in segments)
+    if any(segment in (".", "..") for segment in path.split("/")) or len(to_target(path)) > 2048:
+        return
+
+    assert parse_path(to_target(path).encode()) == path
+
+
+@given(
+    st.integers(EPOCH_MS, EPOCH_MS * 2),
+    st.none() | st.integers(0, 10**9).map(str) | st.text(max_size=5),
+    st.integers(0, 3599),
+)
+def test_a_cursor_is_never_what_the_client_had_and_never_in_the_past(
+    now_ms: int, client: str | None, random: int
+) -> None:
+    current = (now_ms - EPOCH_MS) // INTERVAL_MS
+    cursor = int(next_cursor(client, now_ms, lambda _: random))
+
+    assert cursor >= current
+    if client is not None and client.isascii() and client.isdigit() and int(client) >= current:
+        assert int(client) < cursor <= int(client) + 180
+
+
+@pytest.mark.parametrize(
+    ("pattern", "yes", "no"),
+    [
+        ("events/*", ["events/a"], ["events", "events/a/b", "x/a"]),
+        ("a/**", ["a", "a/b", "a/b/c"], ["b", "ab"]),
+        ("**/x", ["x", "a/x", "a/b/x"], ["xx", "a/xx"]),
+        ("a/**/b", ["a/b", "a/c/b", "a/c/d/b"], ["ab", "a/bc"]),
+        ("**/**", ["a", "a/b"], []),
+        ("a/%2A", ["a/*"], ["a/b"]),
+        ("a.c", ["a.c"], ["abc"]),
+    ],
+)
+def test_a_star_is_a_segment_and_two_are_any_number_of_them(pattern: str, yes: list[str], no: list[str]) -> None:
+    glob = compile_glob(pattern)
+
+    assert [path for path in yes + no if matches(glob, path)] == yes
+
+
+def test_a_pattern_that_would_be_slow_is_refused() -> None:
+    with pytest.raises(RemoteProtocolError):
+        compile_glob("**/a/**/a/**/a/**/a/**/a")
+
+
+@given(st.text())
+def test_a_text_payload_cannot_forge_an_event(text: str) -> None:
+    frame = data_event(text.encode(), text=True) + control_event(OFFSET, cursor="7", up_to_date=True, closed=False)
+    events = list(Decoder().feed(frame))
+
+    assert [event.event for event in events] == (["data", "control"] if len(events) == 2 else ["control"])
+    if len(events) == 2:
+        assert events[0].data == text.replace("\r\n", "\n").replace("\r", "\n")
+    assert json.loads(events[-1].data) == {"streamNextOffset": OFFSET, "streamCursor": "7", "upToDate": True}
+    assert events[-1].id == OFFSET
+
+
+@given(st.binary())
+def test_bytes_go_as_base64_of_their_own(payload: bytes) -> None:
+    (event,) = Decoder().feed(data_event(payload, text=False)) if payload else [None]
+
+    assert event is None or base64.b64decode(event.data) == payload
+
+
+def test_the_last_control_event_has_no_cursor() -> None:
+    (event,) = Decoder().feed(control_event(OFFSET, cursor="7", up_to_date=True, closed=True))
+
+    assert json.loads(event.data) == {"streamNextOffset": OFFSET, "upToDate": True, "streamClosed": True}

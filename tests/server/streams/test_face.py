@@ -1,0 +1,303 @@
+"""What the face promises beyond the official suite, on a disk and in memory."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.service.stream_access import StreamCredential
+from tests.server.streams.world import BYTES, JSON, TEXT, StreamWorld
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StreamWorld]:
+    async with StreamWorld(tmp_path if request.param == "sqlite" else None) as world:
+        yield world
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("a/../b", 400), ("%2e%2e", 400), ("a%00b", 400), ("x" * 10_000, 400), ("", 400), ("a//b", 400), ("%ff", 400)],
+)
+async def test_a_path_that_names_no_stream_is_the_callers_fault(world: StreamWorld, path: str, status: int) -> None:
+    for method in ("PUT", "POST", "GET", "HEAD", "DELETE"):
+        assert status == (await world.request(method, path, JSON, b"[1]")).status
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"stream-ttl": "01"}, b""),
+        ({"stream-ttl": "1", "stream-expires-at": "2030-01-01T00:00:00Z"}, b""),
+        ({"stream-expires-at": "soon"}, b""),
+        ({"stream-fork-offset": "x", "stream-forked-from": "/v1/stream/a"}, b""),
+        ({"stream-forked-from": "/v1/stream/../a"}, b""),
+        ({"stream-retention": "records=0"}, b""),
+        ({"stream-retention": "records=1,records=2"}, b""),
+        ({"content-type": "json"}, b""),
+        ({}, b"{"),
+        ({}, b"\xff"),
+        ({}, b"[" * 100_000),
+    ],
+)
+async def test_a_malformed_create_stores_nothing(world: StreamWorld, headers: dict[str, str], body: bytes) -> None:
+    assert (await world.put("new", {**JSON, **headers}, body)).status == 400
+    assert (await world.get("new")).status == 404
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"producer-id": "p"},
+        {"producer-id": "", "producer-epoch": "0", "producer-seq": "0"},
+        {"producer-id": "p", "producer-epoch": "-1", "producer-seq": "0"},
+        {"producer-id": "p", "producer-epoch": "0", "producer-seq": "99999999999999999"},
+        {"if-match": "yesterday"},
+        {"stream-seq": "x" * 5000},
+        {"stream-snapshot": "a b"},
+    ],
+)
+async def test_a_malformed_append_changes_nothing(world: StreamWorld, headers: dict[str, str]) -> None:
+    before = await world.put("s", JSON, "[1]")
+
+    assert (await world.post("s", "[2]", headers)).status == 400
+    assert (await world.request("HEAD", "s")).next == before.next
+
+
+async def test_a_body_over_the_limit_is_too_large(tmp_path: Path) -> None:
+    async with StreamWorld(tmp_path, body_bytes_max=10) as world:
+        await world.put("s", BYTES)
+        assert (await world.post("s", b"x" * 11, BYTES)).status == 413
+        assert (await world.post("s", b"x" * 11, {**BYTES, "content-length": "11"})).status == 413
+        assert (await world.post("s", b"x" * 10, BYTES)).status == 204
+
+
+# --- reads
+
+
+async def test_a_read_goes_page_by_page_and_only_the_last_page_says_so(tmp_path: Path) -> None:
+    async with StreamWorld(tmp_path, page_bytes_max=30) as world:
+        await world.put("s")
+        for number in range(20):
+            await world.post("s", str(number))
+        first = await world.get("s")
+
+        assert not first.up_to_date
+        assert first.json == list(range(len(first.json)))
+        assert (await world.read_all("s"))[0] == list(range(20))
+
+
+async def test_an_etag_belongs_to_one_life_of_a_stream(world: StreamWorld) -> None:
+    await world.put("s", TEXT)
+    tag = (await world.get("s")).headers["etag"]
+    assert (await world.get("s", headers={"if-none-match": tag})).status == 304
+    await world.request("DELETE", "s")
+    await world.put("s", TEXT)
+
+    assert (await world.get("s", headers={"if-none-match": tag})).status == 200
+
+
+async def test_no_offset_comes_again_when_a_path_does(world: StreamWorld) -> None:
+    """Not after a delete, nor a restart: a reader with an old place finds the new stream from its beginning."""
+    await world.put("s", JSON, "[1]")
+    old = (await world.post("s", "2")).next
+    await world.request("DELETE", "s")
+    await world.restart()
+    new = await world.put("s", JSON, "[3]")
+
+    assert new.next > old
+    assert (await world.get("s", f"offset={old}")).json == [3]
+
+
+async def test_a_large_answer_is_compressed_for_who_can_read_it(world: StreamWorld) -> None:
+    await world.put("s", TEXT, "x" * 5000)
+    plain = await world.get("s")
+    packed = await world.get("s", headers={"accept-encoding": "gzip"})
+
+    assert packed.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(packed.body) == plain.body
+    assert plain.headers["vary"] == packed.headers["vary"] == "accept-encoding"
+
+
+async def test_an_append_can_ask_for_the_tail_it_knows(world: StreamWorld) -> None:
+    tail = (await world.put("s", JSON, "[1]")).next
+    assert (await world.post("s", "2", {"if-match": f'"{tail}"'})).status == 204
+    refused = await world.post("s", "3", {"if-match": tail})
+
+    assert refused.status == 412
+    assert refused.next == (await world.request("HEAD", "s")).next
+
+
+async def test_a_duplicate_is_told_where_the_stream_ends(world: StreamWorld) -> None:
+    producer = {"producer-id": "p", "producer-epoch": "0", "producer-seq": "0"}
+    await world.put("s")
+    first = await world.post("s", "1", producer)
+    await world.restart()
+    again = await world.post("s", "1", producer)
+
+    assert (first.status, again.status) == (200, 204)
+    assert first.next == again.next
+
+
+async def test_retention_lets_the_oldest_go_and_says_so(world: StreamWorld) -> None:
+    await world.put("s", {**JSON, "stream-retention": "records=3"})
+    places = [(await world.post("s", str(number), {"stream-snapshot": "/snapshots/7"})).next for number in range(10)]
+    await world.store.byte_streams.upkeep()
+    gone = await world.get("s", f"offset={places[2]}")
+
+    assert gone.status == 410
+    assert gone.headers["stream-snapshot"] == "/snapshots/7"
+    assert gone.headers["stream-earliest-offset"] == places[6]
+    assert (await world.get("s", f"offset={places[6]}")).json == [7, 8, 9]
+    assert (await world.get("s")).json == [7, 8, 9]
+    await world.restart()
+    assert (await world.get("s")).json == [7, 8, 9]
+
+
+async def test_retention_by_time_counts_from_the_append(world: StreamWorld) -> None:
+    await world.put("s", {**JSON, "stream-retention": "seconds=10"})
+    await world.post("s", "1")
+    world.clock.advance(11_000)
+    await world.post("s", "2")
+    await world.store.byte_streams.upkeep()
+
+    assert (await world.get("s")).json == [2]
+
+
+async def test_reads_keep_a_stream_alive_over_a_restart_and_cost_no_write(tmp_path: Path) -> None:
+    async with StreamWorld(tmp_path) as world:
+        await world.put("s", {**JSON, "stream-ttl": "20"})
+        written = world.store._database.changes
+        world.clock.advance(15_000)
+        await world.get("s")
+        assert world.store._database.changes == written
+        await world.store.byte_streams.upkeep()
+        await world.restart()
+        world.clock.advance(15_000)
+        assert (await world.request("HEAD", "s")).status == 200
+        world.clock.advance(20_000)
+        assert (await world.request("HEAD", "s")).status == 404
+
+
+# --- live reads
+
+
+async def test_a_live_reader_gets_the_last_data_before_the_end(world: StreamWorld) -> None:
+    await world.put("s")
+    async with world.sse("s", "offset=now") as reader:
+        assert "upToDate" in (await reader.frame() or "")
+        await world.post("s", "1", {"stream-closed": "true"})
+        frame = await reader.frame() or ""
+        assert frame.startswith("event: data\ndata:[1]\n\nevent: control\n")
+        assert "streamClosed" in frame
+        assert await reader.frame() is None
+
+
+async def test_a_reader_that_fell_behind_gets_everything_once(tmp_path: Path) -> None:
+    async with StreamWorld(tmp_path) as world:
+        await world.put("s", BYTES)
+        async with world.sse("s", "offset=-1") as reader:
+            await reader.frame()
+            for number in range(40):
+                await world.post("s", bytes([number]) * 60_000, BYTES)
+            import base64
+
+            got = b""
+            while len(got) < 40 * 60_000:
+                frame = await reader.frame() or ""
+                got += base64.b64decode(frame.split("data:", 1)[1].split("\n", 1)[0])
+        assert got == b"".join(bytes([number]) * 60_000 for number in range(40))
+
+
+async def test_an_sse_read_ends_by_itself_and_an_event_source_resumes(tmp_path: Path) -> None:
+    async with StreamWorld(tmp_path, sse_seconds=0.05) as world:
+        await world.put("s", JSON, "[1]")
+        async with world.sse("s", "offset=-1") as reader:
+            first = await reader.frame() or ""
+            while await reader.frame() is not None:
+                pass
+        await world.post("s", "2")
+        last_id = first.split("\nid:")[1].split("\n")[0]
+        async with world.sse("s", "offset=-1", {"last-event-id": last_id}) as reader:
+            assert "data:[2]\n" in (await reader.frame() or "")
+
+
+async def test_a_deleted_stream_lets_its_readers_go(world: StreamWorld) -> None:
+    await world.put("s")
+    async with world.sse("s", "offset=now") as reader:
+        await reader.frame()
+        waiting = asyncio.ensure_future(world.get("s", "live=long-poll&offset=now"))
+        await asyncio.sleep(0)
+        await world.request("DELETE", "s")
+        assert await reader.frame() is None
+        assert (await waiting).status == 404
+
+
+async def test_readers_at_the_same_place_share_one_page(world: StreamWorld) -> None:
+    await world.put("s")
+    streams = world.store.byte_streams
+    first, second = [await streams.watch("s", after=0) for _ in range(2)]
+    await world.post("s", "1")
+
+    assert await first.next(bytes_max=1000) is await second.next(bytes_max=1000)
+    first.close()
+    second.close()
+
+
+# --- who may
+
+
+def credential(token: str, **rights: Any) -> StreamCredential:
+    from hashlib import sha256
+
+    return StreamCredential(name=token, token_sha256=sha256(token.encode()).hexdigest(), **rights)
+
+
+async def test_a_credential_is_good_for_its_paths_and_rights_only(tmp_path: Path) -> None:
+    credentials = (credential("reader", read=("logs/",)), credential("writer", append=("logs/a",), create=("logs/",)))
+    async with StreamWorld(tmp_path, credentials=credentials) as world:
+
+        async def status(token: str, method: str, path: str, **headers: str) -> int:
+            headers = {**JSON, "authorization": f"Bearer {token}", **headers}
+            return (await world.request(method, path, headers, b"[1]" if method == "POST" else b"")).status
+
+        assert await status("writer", "PUT", "logs/a") == 201
+        assert await status("writer", "POST", "logs/a") == 204
+        assert await status("writer", "GET", "logs/a") == 403
+        assert await status("writer", "PUT", "other") == 403
+        assert await status("reader", "GET", "logs/a") == 200
+        assert await status("reader", "POST", "logs/a") == 403
+        assert await status("reader", "DELETE", "logs/a") == 403
+        assert await status("reader", "GET", "__ds/subscriptions/x") == 403
+        forking = {"stream-forked-from": "/v1/stream/logs/a"}
+        assert await status("writer", "PUT", "logs/b", **forking) == 403
+
+
+async def test_a_client_that_asks_too_often_is_told_when_to_come_back(tmp_path: Path) -> None:
+    async with StreamWorld(tmp_path, requests_per_second=2) as world:
+        answers = [await world.get("s") for _ in range(4)]
+
+        assert [answer.status for answer in answers] == [404, 404, 429, 429]
+        assert int(answers[-1].headers["retry-after"]) >= 1
+
+
+async def test_every_answer_has_the_security_headers(world: StreamWorld) -> None:
+    await world.put("s")
+    for answer in (await world.get("s"), await world.get("none"), await world.get("a//b"), await world.post("s", "[")):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
+
+
+async def test_json_is_stored_as_it_came(world: StreamWorld) -> None:
+    await world.put("s")
+    await world.post("s", '[ {"a" : 1.0e1 },\n 2 ]')
+
+    assert (await world.get("s")).body == b'[{"a" : 1.0e1 },\n 2]'
+    assert json.loads((await world.get("s")).body) == [{"a": 10.0}, 2]
