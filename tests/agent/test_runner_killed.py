@@ -6,9 +6,8 @@ effect) the life ends: nothing it tries from then on reaches the store. The next
 """
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol, cast
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -24,10 +23,10 @@ from holdfast.core.messages import AssistantMessage, RetryPart, TextPart, ToolCo
 from holdfast.core.offsets import BEGINNING
 from holdfast.core.session import IDLE
 from holdfast.core.store import SessionScope, SessionStore
-from holdfast.storage.memory import MemoryStore
 from holdfast.testing.manual_clock import ManualClock
 from tests.agent.scripts import Call, Counter, Say, ScriptedModel, World
 from tests.core import samples as s
+from tests.properties.stores import OpenStore, memory, on_every_backend
 
 SCRIPT = (
     Say(reasoning=("hm ", "well "), words=("Let ", "me ", "count. "), calls=(Call("count", {"n": 1}), Call("look"))),
@@ -35,6 +34,10 @@ SCRIPT = (
     Say(words=("It ", "is ", "two.")),
 )
 WHOLE = "Let me count. And again. It is two."
+
+
+class Store(SessionStore, Protocol):
+    ids: IdGenerator
 
 
 class Killed(BaseException):
@@ -83,7 +86,7 @@ class MortalStore:
         return mortal
 
 
-async def live(store: MemoryStore, clock: ManualClock, steps: int, failures: list[ProviderError]) -> list[str]:
+async def live(store: Store, clock: ManualClock, steps: int, failures: list[ProviderError]) -> list[str]:
     """One life; answers the parts whose `count` tool it began to run."""
     life = Life(steps)
     counter = Counter("count", repeatable=False, pause=life.pause)
@@ -122,9 +125,13 @@ async def _work(engine: Engine, clock: ManualClock, life: Life) -> None:
             clock.advance(1000)
 
 
-async def story(lives: list[int], failures: int) -> None:
+async def story(lives: list[int], failures: int, open_store: OpenStore = memory) -> None:
     clock = ManualClock()
-    store = MemoryStore(clock.now_ms, IdGenerator(clock.now_ms, os.urandom))
+    async with open_store(clock.now_ms) as store:
+        await _story(cast(Store, store), clock, lives, failures)
+
+
+async def _story(store: Store, clock: ManualClock, lives: list[int], failures: int) -> None:
     await store.append(
         s.SESSION, [s.created(), s.message(s.user()), s.part(s.prompt_text("prt_u1", "count")), s.requested()]
     )
@@ -140,6 +147,7 @@ async def story(lives: list[int], failures: int) -> None:
     history = await store.history(s.SESSION)
     assert fold.messages() == history
     assert fold.status == IDLE
+    assert [difference async for difference in store.verify()] == []
     assert [event.outcome for event in log if isinstance(event, e.TurnEnded)] == ["completed"]
     answers = [m for m in history if isinstance(m.info, AssistantMessage)]
     assert all(m.info.time.completed for m in answers)  # type: ignore[union-attr]
@@ -164,6 +172,7 @@ def test_a_runner_killed_between_any_two_awaits_ends_the_session_as_without_the_
     asyncio.run(story(lives, failures))
 
 
-def test_a_runner_killed_once_at_every_single_await_ends_the_session_as_without_the_kill():
-    for steps in range(160):
-        asyncio.run(story([steps], 0))
+@on_every_backend
+def test_a_runner_killed_once_at_every_single_await_ends_the_session_as_without_the_kill(open_store: OpenStore):
+    for steps in range(0, 200, 1 if open_store is memory else 9):
+        asyncio.run(story([steps], 0, open_store))
