@@ -34,6 +34,7 @@ Holdfast {__version__}
     GET /doc                  every route
 """
 
+_DOCUMENT: Final = "/doc"
 _VARY: Final[Header] = (b"vary", b"Origin")
 
 
@@ -51,6 +52,7 @@ def create_app(services: Services, stream_face: StreamFace, options: ServerOptio
         new_id=services.new_id,
         heartbeat_seconds=options.heartbeat_seconds,
     )
+    services.ptys.announce = streams.announce_pty
     typed = Litestar(
         route_handlers=[*typed_routes(services, streams), _welcome],
         dependencies={"instance": Provide(InstanceProvider(services.instances))},
@@ -59,13 +61,29 @@ def create_app(services: Services, stream_face: StreamFace, options: ServerOptio
         openapi_config=OpenAPIConfig(
             title="Holdfast",
             version=__version__,
-            path="/doc",
+            path=_DOCUMENT,
             render_plugins=[JsonRenderPlugin(path="/", media_type=MediaType.JSON)],
             use_handler_docstrings=False,
         ),
         logging_config=None,
     )
     return _Server(options.gate, streams.apps(), stream_face, PtySockets(services.ptys), cast(App, typed))
+
+
+def routes() -> Sequence[tuple[str, str]]:
+    """(method, path) of every route of the OpenCode face, as it is documented: `GET`, `/session/{sessionID}`."""
+    nothing: Any = _Nothing()
+    streams = EventStreams(nothing, nothing, clock=nothing, new_id=nothing, heartbeat_seconds=0)
+    typed = [*typed_routes(nothing, streams), _welcome]
+    served = [(method, path) for route in typed for path in route.paths for method in sorted(route.http_methods)]
+    return [("GET", _DOCUMENT), *((method, path.replace(":str}", "}")) for method, path in served)]
+
+
+class _Nothing:
+    """In place of services where routes are only listed."""
+
+    def __getattr__(self, name: str) -> "_Nothing":
+        return self
 
 
 class _Server:

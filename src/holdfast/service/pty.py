@@ -15,7 +15,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -62,24 +62,32 @@ class PtyPatch(Wire):
     size: PtySize | None = None
 
 
-class PtyCreated(Wire, tag_field="type", tag="pty.created"):
+class PtyEvent(Wire):
+    """What happened to a terminal: told to who is there, not recorded. The fields are the wire's `properties`."""
+
+    type: ClassVar[str]
+
+
+class PtyCreated(PtyEvent):
+    type = "pty.created"
     info: Pty
 
 
-class PtyUpdated(Wire, tag_field="type", tag="pty.updated"):
+class PtyUpdated(PtyEvent):
+    type = "pty.updated"
     info: Pty
 
 
-class PtyExited(Wire, tag_field="type", tag="pty.exited"):
+class PtyExited(PtyEvent):
+    type = "pty.exited"
     id: str
     exit_code: int
 
 
-class PtyDeleted(Wire, tag_field="type", tag="pty.deleted"):
+class PtyDeleted(PtyEvent):
+    type = "pty.deleted"
     id: str
 
-
-PtyEvent = PtyCreated | PtyUpdated | PtyExited | PtyDeleted
 
 Announce = Callable[[str, PtyEvent], None]
 """Told (directory, what happened); must not wait."""

@@ -4,6 +4,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -199,3 +200,26 @@ async def test_what_is_wrong_is_answered_with_a_reason_and_nothing_runs(server: 
         assert (await server.api.put(f"/pty/{id}", json={"size": size})).status_code == 400
     assert (await server.api.get("/pty/xx")).status_code == 400
     assert (await server.api.get(f"/pty/{id}/connect")).status_code == 400
+
+
+async def test_followers_of_the_directory_are_told_what_happens(server: Server, tmp_path: Path) -> None:
+    await server.listen()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    async with server.events() as own, server.events("/global/event") as all_events:
+        await own.until("server.connected")
+        await all_events.until("server.connected")
+        await server.api.post("/pty", json={"command": "/bin/cat"}, params={"directory": str(elsewhere)})
+        pty = (await server.api.post("/pty", json={"command": "/bin/cat"})).json()
+        await server.api.put(f"/pty/{pty['id']}", json={"title": "T"})
+        await server.api.delete(f"/pty/{pty['id']}")
+        frames = await own.until("pty.deleted")
+        assert [(frame.type, frame.id) for frame in frames] == [
+            ("pty.created", None),
+            ("pty.updated", None),
+            ("pty.deleted", None),
+        ]
+        assert frames[0].json["properties"] == {"info": pty}
+        first, second = await all_events.next(), await all_events.next()
+        assert first.json["directory"] == str(elsewhere.resolve())
+        assert second.json["payload"]["properties"] == {"info": pty}

@@ -37,6 +37,7 @@ from holdfast.server.errors import NamedError
 from holdfast.server.opencode.parameters import DirectoryHeader, DirectoryQuery, decoded
 from holdfast.service.events import EventService, Feed
 from holdfast.service.instances import Instances
+from holdfast.service.pty import PtyEvent
 from holdfast.service.sessions import check_session_id
 
 _HEADERS: Final = (
@@ -74,6 +75,7 @@ class EventStreams:
         self._new_id = new_id
         self._heartbeat_seconds = heartbeat_seconds
         self._open: set[_Connection] = set()
+        self._telling: set[asyncio.Task[None]] = set()
 
     def apps(self) -> Mapping[bytes, App]:
         """By raw path. What is wrong with a request is raised before anything is sent."""
@@ -137,9 +139,23 @@ class EventStreams:
         for connection in tuple(self._open):
             own = connection.about.directory if isinstance(connection.about, DirectoryScope) else None
             if directory is None:
-                await connection.tell(self._unrecorded("global.disposed"))
+                self._tell(connection, self._unrecorded("global.disposed"))
             elif own in (None, directory):
-                await connection.tell(self._unrecorded("server.instance.disposed", {"directory": directory}))
+                self._tell(connection, self._unrecorded("server.instance.disposed", {"directory": directory}))
+
+    def announce_pty(self, directory: str, event: PtyEvent) -> None:
+        """Tell those who follow the directory what happened to a terminal."""
+        instance = self._instances.opened(directory)
+        data = self._event(event.type, to_json(event))
+        for connection in tuple(self._open):
+            if connection.about in (ALL, DirectoryScope(directory)):
+                self._tell(connection, data, directory, instance.place.id if instance else "")
+
+    def _tell(self, connection: "_Connection", event: bytes, directory: str = "", project_id: str = "") -> None:
+        """Without waiting: a reader that takes nothing must hold up nobody."""
+        telling = asyncio.create_task(connection.tell(event, directory, project_id))
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
 
     async def _about(
         self, query: Mapping[str, list[str]], headers: Mapping[bytes, bytes], *, everything: bool
@@ -208,9 +224,9 @@ class _Connection:
         """Returns when the client has taken enough of it for more to be sent."""
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def tell(self, event: bytes) -> None:
+    async def tell(self, event: bytes, directory: str = "", project_id: str = "") -> None:
         """Send an event that is not recorded."""
-        await self.send(encode_event(self._frames.wrap(event, "", "")))
+        await self.send(encode_event(self._frames.wrap(event, directory, project_id)))
 
     async def run(
         self, live: AsyncIterator[Sequence[Recorded]], receive: Receive, heartbeats: Coroutine[Any, Any, None]
