@@ -16,7 +16,7 @@ from tests.clients.cut_proxy import CutProxy
 from tests.kill.arena import Arena
 from tests.kill.checks import answer_text
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
 @contextlib.asynccontextmanager

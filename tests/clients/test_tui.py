@@ -9,7 +9,7 @@ from holdfast.testing.stock_opencode import opencode_environment
 from tests.clients.tui import Tui
 from tests.kill.arena import Arena
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(100)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 PLACEHOLDER = "Ask anything"
 WORKING = "esc interrupt"

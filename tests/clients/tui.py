@@ -64,7 +64,7 @@ class Tui:
     def type(self, text: str) -> None:
         os.write(self._terminal, text.encode())
 
-    def wait_for(self, what: str | Callable[[str], bool], *, timeout: float = 30) -> str:
+    def wait_for(self, what: str | Callable[[str], bool], *, timeout: float = 60) -> str:
         """The screen, once it shows the text, or satisfies the condition. Raises ScreenNeverShowed."""
         shows = what if callable(what) else lambda screen: what in screen
         deadline = time.monotonic() + timeout
