@@ -144,7 +144,8 @@ class Difference(msgspec.Struct, frozen=True):
 
 Decide = Callable[[Get], Sequence[Event]]
 """State → events, pure and quick: run inside the transaction that records them, so that what it read is still true then
-(a read-modify-write without conflicts). It sees entities as `core.reducer` does: open parts without their deltas."""
+(a read-modify-write without conflicts). It sees entities as `core.reducer` does: open parts without all of
+their deltas."""
 
 # --- ports ------------------------------------------------------------------------------------------------------
 
@@ -194,8 +195,9 @@ class SessionStore(StreamStore, Protocol):
         with it records nothing and answers what the first was answered. `lease`: only while it is the newest.
 
         Raises NotFound (no such session, or deleted), VersionConflict, LeaseLost, StorageError; an event that the
-        reducer refuses (NotFound, Conflict) refuses the whole append. When it raises, nothing was recorded.
-        Cancelling the caller does not undo an append that has begun."""
+        reducer refuses (NotFound, Conflict) refuses the whole append. When it raises, nothing was recorded;
+        only after a StorageError of a disk that failed in the commit nobody knows until it is read again (repeat it with
+        its `key`). Cancelling the caller does not undo an append that has begun."""
         ...
 
     async def claim(self, session_id: str, owner: str, *, now_ms: int, ttl_ms: int) -> Lease | None:

@@ -59,6 +59,7 @@ class Appender:
 
     def end(self) -> list[Recorded]:
         self.flush()
+        self._streams.fold_long_parts()
         recorded, self._recorded = self._recorded, []
         return recorded
 

@@ -17,6 +17,7 @@ from holdfast.storage.sqlite.database import Database
 from holdfast.storage.sqlite.rows import (
     NEW_SESSION,
     as_entity,
+    grown,
     grows,
     is_busy,
     is_pending,
@@ -27,16 +28,21 @@ from holdfast.storage.sqlite.rows import (
 
 STREAMS_CACHED = 1024
 ROWS_CACHED = 64
+DELTAS_MAX = 1000
+"""So many deltas of an open part stay in the log alone; then they are folded into its row, once, so that reading a part
+never means reading all that a model said since it began."""
 
 
 class Row:
-    """An entity, and the position of the record that added it: its order, and the primary key of its row."""
+    """An entity, and the position of the record that added it: its order, and the primary key of its row. `deltas`: how
+    many this thread has seen since the row was written or read."""
 
-    __slots__ = ("entity", "position")
+    __slots__ = ("deltas", "entity", "position")
 
     def __init__(self, position: int, entity: Entity) -> None:
         self.position = position
         self.entity = entity
+        self.deltas = 0
 
 
 class Stream:
@@ -73,6 +79,7 @@ class Streams:
         self.now_ms = 0
         self._database = database
         self._cached: OrderedDict[str, Stream] = OrderedDict()
+        self._long: list[tuple[Stream, Row]] = []
 
     def trim(self) -> None:
         """Between transactions."""
@@ -141,7 +148,7 @@ class Streams:
 
     def change(self, stream: Stream, event: Event, changes: Sequence[Change]) -> int | None:
         """Write the rows that the stream's newest record changes. Answers the position of the part it belongs to, None
-        if it belongs to none. A delta writes nothing: it stays in the log."""
+        if it belongs to none. A delta writes nothing: it stays in the log (see DELTAS_MAX)."""
         part: int | None = None
         for change in changes:
             match change:
@@ -149,6 +156,9 @@ class Streams:
                     row = self.row(stream, key)
                     assert row is not None
                     part = row.position
+                    row.deltas += 1
+                    if row.deltas == DELTAS_MAX:
+                        self._long.append((stream, row))
                 case Put(key, entity):
                     row = self._put(stream, key, entity)
                     if key.kind == "part":
@@ -178,6 +188,20 @@ class Streams:
                 stream.id,
             )
         return part
+
+    def fold_long_parts(self) -> None:
+        """At the end of the transaction, when its records are written."""
+        for stream, row in self._long:
+            grows_after, data = self._database.one(
+                "SELECT grows_after, data FROM part WHERE position = ?", row.position
+            ) or (None, b"")
+            if grows_after is not None:
+                data = grown(self._database, stream.id, row.position, grows_after, data)
+                self._database.run(
+                    "UPDATE part SET grows_after = ?, data = ? WHERE position = ?", stream.last, data, row.position
+                )
+                row.deltas = 0
+        self._long.clear()
 
     def _put(self, stream: Stream, key: Key, entity: Entity) -> Row:
         known = self.row(stream, key)

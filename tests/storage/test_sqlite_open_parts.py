@@ -1,0 +1,73 @@
+"""A part that a model writes for a long time: its text is in the log, and now and then in its row."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+from holdfast.storage.sqlite import SqliteStore
+from holdfast.storage.sqlite.streams import DELTAS_MAX
+from holdfast.testing.store_conformance import StoreClock
+from holdfast.testing.store_conformance.base import log
+from holdfast.testing.stories import NOW_MS, Story
+
+
+async def open_store(directory: Path) -> SqliteStore:
+    return await SqliteStore.open(directory, now_ms=StoreClock(), entropy=os.urandom)
+
+
+def deltas_beyond_the_row(directory: Path) -> int:
+    with sqlite3.connect(directory / "holdfast.db") as connection:
+        ((count,),) = connection.execute(
+            "SELECT count(*) FROM record JOIN part ON part.position = record.part WHERE record.position > grows_after"
+        )
+    connection.close()
+    return count
+
+
+async def test_no_reader_has_to_read_more_than_a_bounded_number_of_deltas(tmp_path: Path) -> None:
+    """Whatever the size of the appends; and the text is whole at every moment, over restarts, closing and compaction."""
+    story, text = Story(), ""
+    store = await open_store(tmp_path)
+    await store.append(story.id, story.streaming())
+    for round, size in enumerate([1, 7, DELTAS_MAX - 1, 3 * DELTAS_MAX, 20, DELTAS_MAX]):
+        pieces = [f"{round}.{n} " for n in range(size)]
+        text += "".join(pieces)
+        await store.append(story.id, [story.delta("prt_1", piece) for piece in pieces])
+        assert (await store.message(story.id, "msg_a1")).parts == (story.text("prt_1", text),)
+        assert (await store.turn_state(story.id)).steps[0].parts == (story.text("prt_1", text),)
+        assert [difference async for difference in store.verify()] == []
+        assert deltas_beyond_the_row(tmp_path) < DELTAS_MAX
+        if round == 3:
+            await store.close()
+            store = await open_store(tmp_path)
+
+    recorded = len(await log(store))
+    await store.append(story.id, [story.part(story.text("prt_1", text, closed=True))])
+    while await store.compact(closed_before_ms=NOW_MS + 1, records_max=1000):
+        pass
+    assert len(await log(store)) == 9
+    assert recorded > 5 * DELTAS_MAX
+    assert (await store.message(story.id, "msg_a1")).parts == (story.text("prt_1", text, closed=True),)
+    assert [difference async for difference in store.verify()] == []
+    await store.close()
+
+
+async def test_a_part_may_close_or_go_in_the_append_that_makes_it_long(tmp_path: Path) -> None:
+    story = Story()
+    store = await open_store(tmp_path)
+    many = [story.delta("prt_1", "x") for _ in range(DELTAS_MAX + 1)]
+    await store.append(
+        story.id,
+        [
+            *story.streaming(),
+            *many,
+            story.part(story.text("prt_1", "x", closed=True)),
+            story.part(story.text("prt_2")),
+            *(story.delta("prt_2", "y") for _ in range(DELTAS_MAX + 1)),
+            story.part_removed("prt_2"),
+        ],
+    )
+
+    assert (await store.message(story.id, "msg_a1")).parts == (story.text("prt_1", "x", closed=True),)
+    assert [difference async for difference in store.verify()] == []
+    await store.close()
