@@ -4,7 +4,7 @@ import os
 import platform
 from pathlib import Path
 
-_SWITCHED_OFF = ("MODELS_FETCH", "AUTOUPDATE", "LSP_DOWNLOAD", "DEFAULT_PLUGINS")
+_SWITCHES = ("DISABLE_MODELS_FETCH", "DISABLE_AUTOUPDATE", "DISABLE_LSP_DOWNLOAD", "DISABLE_DEFAULT_PLUGINS")
 
 
 def find_opencode(node_modules: Path) -> Path | None:
@@ -18,5 +18,5 @@ def find_opencode(node_modules: Path) -> Path | None:
 def opencode_environment(home: Path) -> dict[str, str]:
     """Every place it keeps something in is below `home`."""
     homes = {f"XDG_{kind}_HOME": str(home / kind.lower()) for kind in ("CONFIG", "DATA", "STATE", "CACHE")}
-    switches = {f"OPENCODE_DISABLE_{name}": "1" for name in _SWITCHED_OFF}
+    switches = {f"OPENCODE_{name}": "1" for name in _SWITCHES}
     return {**os.environ, **homes, **switches, "HOME": str(home)}
