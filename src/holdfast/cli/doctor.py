@@ -18,6 +18,7 @@ from holdfast import __version__
 from holdfast.agent.providers.connections import Connections
 from holdfast.bootstrap import open_reader, server_of
 from holdfast.cli.outcome import FAILED
+from holdfast.cli.words import counted
 from holdfast.client import Client
 from holdfast.core.errors import HoldfastError, StorageError
 from holdfast.core.store import SessionQuery
@@ -111,7 +112,7 @@ async def check_database(data: Path) -> Finding:
         await reader.close()
     if damage:
         return Finding("fail", f"The database is damaged: {damage[0]}", "Keep a copy, then restore it from a backup.")
-    return Finding("ok", f"Database: {sessions} sessions, schema {reader.schema}, sound; {used}")
+    return Finding("ok", f"Database: {counted(sessions, 'session')}, schema {reader.schema}, sound; {used}")
 
 
 async def check_configuration(directory: Path) -> Finding:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from holdfast.bootstrap import open_reader, open_store
+from holdfast.cli.words import counted
 from holdfast.client import Client
 from holdfast.core.errors import Invalid, StorageLocked
 from holdfast.service.transfer import Imported, export_session, import_session
@@ -54,7 +55,7 @@ async def import_from(file: Path | None, target: Client | Path) -> None:
         imported = await target.import_session(content)
     else:
         imported = await _import_into(target, content)
-    print(f"{imported.session_id}: {imported.records} records imported")
+    print(f"{imported.session_id}: {counted(imported.records, 'record')} imported")
     if imported.unfinished:
         print("It was in the middle of a turn; a server takes that up.")
 

@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from holdfast.bootstrap import open_reader
 from holdfast.cli.outcome import FAILED
+from holdfast.cli.words import counted
 from holdfast.core.store import Difference, SessionQuery
 
 SHOWN_CHARACTERS: Final = 300
@@ -27,9 +28,9 @@ async def verify(data: Path) -> int:
         sessions, records = len(await reader.sessions(SessionQuery())), await reader.record_count()
     finally:
         await reader.close()
-    summary = f"{sessions} sessions, {records} records in {data}"
+    summary = f"{counted(sessions, 'session')}, {counted(records, 'record')} in {data}"
     if count:
-        out.print(f"[red]{count} differences[/] in {escape(summary)}.")
+        out.print(f"[red]{counted(count, 'difference')}[/] in {escape(summary)}.")
         out.print(
             "State that the log does not give is a defect of Holdfast or of the disk: keep a copy, and report it."
         )
