@@ -12,7 +12,7 @@ from holdfast.core.errors import StorageError
 from holdfast.core.offsets import Offset
 from holdfast.core.session import Session, SessionStatus
 from holdfast.core.store import Difference, Recorded, Scope, SessionQuery
-from holdfast.storage.sqlite import verify
+from holdfast.storage.sqlite import verify, verify_streams
 from holdfast.storage.sqlite.database import DriverError, to_storage_error
 from holdfast.storage.sqlite.files import DATABASE_NAME, open_beside
 from holdfast.storage.sqlite.read import Queries
@@ -60,6 +60,14 @@ class SqliteReader:
         for session_id in self._query(lambda queries: verify.session_ids(queries.database)):
             for difference in self._verify_session(session_id):
                 yield difference
+        for difference in self._query(lambda queries: verify_streams.structure(queries.database)):
+            yield difference
+        for stream_id in self._query(lambda queries: verify_streams.stream_ids(queries.database)):
+            for difference in self._verify_stream(stream_id):
+                yield difference
+
+    def _verify_stream(self, stream_id: int) -> list[Difference]:
+        return self._query(lambda queries: verify_streams.stream(queries.database, stream_id))
 
     def _verify_session(self, session_id: str) -> list[Difference]:
         return self._query(lambda queries: verify.session(queries.database, session_id))

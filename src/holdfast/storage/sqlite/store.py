@@ -35,7 +35,7 @@ from holdfast.core.store import (
     Snapshot,
 )
 from holdfast.storage.byte_streams import Access
-from holdfast.storage.sqlite import verify
+from holdfast.storage.sqlite import verify, verify_streams
 from holdfast.storage.sqlite.append import Appender
 from holdfast.storage.sqlite.byte_streams import Both, ByteStreamRows, SqliteByteStreams
 from holdfast.storage.sqlite.compact import compact
@@ -250,6 +250,11 @@ class SqliteStore:
             yield difference
         for session_id in await self._query(lambda queries: verify.session_ids(queries.database)):
             for difference in await self._query(partial(_verify_session, session_id)):
+                yield difference
+        for difference in await self._query_database(verify_streams.structure):
+            yield difference
+        for stream_id in await self._query_database(verify_streams.stream_ids):
+            for difference in await self._query_database(partial(verify_streams.stream, stream_id=stream_id)):
                 yield difference
 
     async def close(self) -> None:
