@@ -5,6 +5,7 @@ A new scenario is a function and a line in SCENARIOS; what must hold of every se
 """
 
 import asyncio
+import json
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any
 
 from holdfast.core.codec import to_json
 from holdfast.core.events import PartDelta, TurnEnded, TurnOutcome
-from holdfast.core.messages import ToolCompleted, ToolError
+from holdfast.core.messages import ToolCompleted, ToolError, ToolPart
 from tests.kill.arena import Arena
 from tests.kill.checks import (
     answer_reasoning,
@@ -138,17 +139,40 @@ async def parallel_tools(round: Round) -> None:
 
 def _check_tools(round: Round, prompt: str, *, ran: int, calls: int = 1) -> None:
     """Calls that the model finished ran at most once; one whose outcome nobody knows says so."""
-    states = [part.state for part in answer_tools(round.arena, round.session, prompt)]
+    states = [part.state for part in _calls(round, prompt)]
     completed = [state for state in states if isinstance(state, ToolCompleted)]
-    lost = [s for s in states if isinstance(s, ToolError) and (s.metadata or {}).get("interrupted")]
-    incomplete = [s for s in states if isinstance(s, ToolError) and (s.metadata or {}).get("incomplete")]
-    same(len(completed) + len(lost) + len(incomplete), len(states))
-    same(len(completed) + len(lost), calls)
+    lost = [state for state in states if isinstance(state, ToolError) and _says(state, "interrupted")]
+    same((len(states), len(completed) + len(lost)), (calls, calls))
     same(len(completed) <= ran <= calls, True)
     same([state.output for state in completed if "over" not in state.output], [])
     # The second is what a server says that was stopped in good order, and ended the tool itself.
     says_so = ("its outcome is unknown", "it was ended")
     same([state.error for state in lost if not any(words in state.error for words in says_so)], [])
+
+
+async def files(round: Round) -> None:
+    """A file that is written and edited has what it is to have, once, however often the server died over it."""
+    session, arena = round.session, round.arena
+    file = arena.work / f"{session}.txt"
+    lines = "".join(f"line {i}\n" for i in range(round.random.choice([3, 3000])))
+    write = json.dumps({"filePath": str(file), "content": f"alpha\n{lines}"})
+    edit = json.dumps({"filePath": str(file), "oldString": "alpha", "newString": "alpha alpha"})
+    for call in (f"write {write}", f"edit {edit}"):
+        prompt = await round.prompt(session, f"[[tool={call}]] [[tokens=5]]")
+        same([part.state for part in _calls(round, prompt) if not isinstance(part.state, ToolCompleted)], [])
+        same(round.text(prompt), "Calling. " + tokens(5))
+    same(file.read_text(), f"alpha alpha\n{lines}")
+    same([path.name for path in arena.work.iterdir() if session in path.name], [file.name])
+
+
+def _calls(round: Round, prompt: str) -> list[ToolPart]:
+    """The calls that the model finished."""
+    calls = answer_tools(round.arena, round.session, prompt)
+    return [call for call in calls if not (isinstance(call.state, ToolError) and _says(call.state, "incomplete"))]
+
+
+def _says(state: ToolError, mark: str) -> bool:
+    return bool((state.metadata or {}).get(mark))
 
 
 async def permission(round: Round) -> None:
@@ -247,6 +271,7 @@ SCENARIOS = {
     "reasoning": Scenario(reasoning, events=75),
     "tool": Scenario(tool, events=40),
     "parallel_tools": Scenario(parallel_tools, events=35),
+    "files": Scenario(files, events=50),
     "permission": Scenario(permission, events=45),
     "queue": Scenario(queue, events=110),
     "messages": Scenario(messages, events=120),

@@ -12,7 +12,7 @@ from tests.kill.arena import Arena
 from tests.kill.checks import answer_text, check_session, is_quiet
 from tests.kill.scenarios import SCENARIOS, play_round
 
-ROUNDS = 4
+ROUNDS = 3
 
 
 @pytest.mark.slow
