@@ -70,6 +70,7 @@ async def play_arena(tally: Tally, directory: Path, seed: str) -> None:
         print(f"{line}\n  kept: {directory}", flush=True)
     else:
         shutil.rmtree(directory)
+    print(f"{tally.kills} kills, {len(tally.failures)} failed", file=sys.stderr, flush=True)
 
 
 async def main() -> int:
