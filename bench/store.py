@@ -15,8 +15,11 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import uvloop
+
 from holdfast.core.store import SessionScope
 from holdfast.storage.sqlite import SqliteStore
+from holdfast.storage.tail import Subscription
 from holdfast.testing.stories import Story
 
 RUNS = 5
@@ -72,28 +75,29 @@ async def append_batches(store: SqliteStore) -> float:
     return 2000 / (time.perf_counter() - start)
 
 
-async def fan_out(store: SqliteStore) -> float:
-    """100 subscribers of a session that appends 2,000 deltas one after the other: deliveries/s."""
-    (story,) = await stories(store, 1)
-    deltas, readers = 2000, 100
+def fan_out(deltas_each: int) -> Measurement:
+    """100 subscribers of a session that appends 4,000 deltas, so many at a time: deliveries/s."""
+    deltas, readers = 4000, 100
 
-    async def follow() -> None:
-        seen = 0
-        async for batch in subscription():
-            seen += len(batch)
-            if seen == deltas:
-                return
+    async def measure(store: SqliteStore) -> float:
+        (story,) = await stories(store, 1)
 
-    def subscription():
-        return store.subscribe(SessionScope(story.id))
+        async def follow(subscription: Subscription) -> None:
+            seen = 0
+            async for batch in subscription:
+                seen += len(batch)
+                if seen == deltas:
+                    return
 
-    tasks = [asyncio.create_task(follow()) for _ in range(readers)]
-    await asyncio.sleep(0)
-    start = time.perf_counter()
-    for _ in range(deltas):
-        await store.append(story.id, [story.delta("prt_1", "token ")])
-    await asyncio.gather(*tasks)
-    return deltas * readers / (time.perf_counter() - start)
+        tasks = [asyncio.create_task(follow(store.subscribe(SessionScope(story.id)))) for _ in range(readers)]
+        await asyncio.sleep(0)
+        start = time.perf_counter()
+        for _ in range(deltas // deltas_each):
+            await store.append(story.id, [story.delta("prt_1", "token ") for _ in range(deltas_each)])
+        await asyncio.gather(*tasks)
+        return deltas * readers / (time.perf_counter() - start)
+
+    return measure
 
 
 async def create_sessions(store: SqliteStore) -> float:
@@ -139,7 +143,8 @@ MEASUREMENTS: list[tuple[str, str, Measurement]] = [
     ("16 writers", "appends/s", append_together(16, 500)),
     ("256 writers", "appends/s", append_together(256, 60)),
     ("2,000 deltas in appends of 20", "deltas/s", append_batches),
-    ("100 subscribers, a delta per append", "deliveries/s", fan_out),
+    ("100 subscribers, a delta per append", "deliveries/s", fan_out(1)),
+    ("100 subscribers, 20 deltas per append", "deliveries/s", fan_out(20)),
     ("new session", "sessions/s", create_sessions),
     ("session()", "µs", read(lambda store, story: store.session(story.id))),
     ("turn_state(), 200 deltas in an open part", "µs", read(lambda store, story: store.turn_state(story.id))),
@@ -165,7 +170,7 @@ def main() -> None:
     print("| what | median | spread |\n| --- | --- | --- |")
     for what, unit, measurement in MEASUREMENTS:
         if only in what:
-            values = sorted(asyncio.run(run_once(measurement, parent)) for _ in range(RUNS))
+            values = sorted(uvloop.run(run_once(measurement, parent)) for _ in range(RUNS))
             print(
                 f"| {what} | {statistics.median(values):,.0f} {unit} | {values[0]:,.0f} – {values[-1]:,.0f} |",
                 flush=True,

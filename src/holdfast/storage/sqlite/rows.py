@@ -69,14 +69,31 @@ def grown(database: Database, stream: int, part: int, grows_after: int, data: by
         grows_after,
         part,
     ):
-        _, event = decode(tag, delta)
-        assert isinstance(event, PartDelta)
-        texts.append(event.delta)
+        if tag == _DELTA_TAG:
+            texts.append(_to_delta(delta).properties.delta)
+        else:
+            _, event = decode(tag, delta)
+            assert isinstance(event, PartDelta)
+            texts.append(event.delta)
     if not texts:
         return data
     entity = to_part(data)
     assert isinstance(entity, TextPart | ReasoningPart)
     return to_json(with_text(entity, "".join(texts)))
+
+
+class _Delta(msgspec.Struct):
+    delta: str
+
+
+class _DeltaRecord(msgspec.Struct):
+    """The one thing a reader wants of a delta, when it has the present shape: there may be many of them."""
+
+    properties: _Delta
+
+
+_DELTA_TAG: Final = f"{PartDelta.type}.{PartDelta.version}"
+_to_delta: Final = msgspec.json.Decoder(_DeltaRecord).decode
 
 
 def as_entity(kind: str, data: bytes) -> Entity:
