@@ -65,7 +65,8 @@ async def test_a_program_drives_a_turn_and_everything_around_it(arena: Arena) ->
     assert answers["gone"]["error"]["name"] == "NotFoundError"
 
 
-async def test_a_subscription_that_was_cut_off_for_a_second_has_every_event_once(arena: Arena) -> None:
+@pytest.mark.parametrize("killed", [False, True], ids=["cut off for a second", "server killed and restarted"])
+async def test_a_subscription_that_was_interrupted_has_every_event_once(arena: Arena, killed: bool) -> None:
     """The SDK reconnects by itself, after the three seconds that are its default, with the last id it saw."""
     async with (
         CutProxy(arena.process.url) as proxy,
@@ -75,23 +76,27 @@ async def test_a_subscription_that_was_cut_off_for_a_second_has_every_event_once
         greeting = json.loads(await process.stdout.readline())
         assert greeting["type"] == "server.connected"
 
-        session = await arena.new_session()
-        body = {"parts": [{"type": "text", "text": "[[tokens=500]] [[delay=10]]"}]}
-        prompt = asyncio.create_task(arena.call("POST", f"/session/{session}/message", body))
+        session, prompt = await arena.new_session(), arena.new_message_id()
+        body = {"messageID": prompt, "parts": [{"type": "text", "text": "[[tokens=500]] [[delay=10]]"}]}
+        asked = asyncio.create_task(arena.call("POST", f"/session/{session}/message", body))
         await arena.watcher.until(lambda: deltas(arena, session) >= 100)
-        await proxy.cut(seconds=1)
+        if killed:
+            await arena.kill()
+            await arena.start()
+        else:
+            await proxy.cut(seconds=1)
         assert deltas(arena, session) < 400, "the turn was over before the connection was back"
         output, errors = await process.communicate()
         assert process.returncode == 0, errors.decode()
-        message = await prompt
+        await asked
 
     received = [json.loads(line) for line in output.splitlines()]
     events = [event for event in received if not event["type"].startswith("server.")]
     await arena.watcher.until(lambda: b"session.idle" in arena.watcher.events[-1].data)
-    assert sum(event["type"] == "server.connected" for event in received) >= 1, "it was never cut off"
+    assert sum(event["type"] == "server.connected" for event in received) >= 1, "it was never interrupted"
     assert [event["id"] for event in events] == [seen.json["id"] for seen in arena.watcher.events]
     assert events == [seen.json for seen in arena.watcher.events]
-    assert answer_text(arena, session, message["info"]["parentID"]) == "".join(f"tok{i} " for i in range(500))
+    assert answer_text(arena, session, prompt) == "".join(f"tok{i} " for i in range(500))
 
 
 def deltas(arena: Arena, session: str) -> int:
