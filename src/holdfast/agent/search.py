@@ -1,7 +1,7 @@
 """Finds files and text in a directory, as a developer means it: without what version control ignores, and without `.git`.
 
- - *Files*: inside a git work tree, what git tracks or would track; elsewhere, everything. A nested repository that the outer
-   one does not know is left out.
+ - *Files*: inside a git work tree, what git tracks or would track; elsewhere, and in a directory that git ignores, everything.
+   A nested repository that the outer one does not know is left out.
  - *Text*: with ripgrep if there is one (its own ignore files count too), else with a worker of ours, which takes Python's
    regular expressions. Binary files, files over 10 MB and symbolic links are not searched.
 
@@ -20,6 +20,7 @@ import msgspec
 
 from holdfast.agent import search_worker
 from holdfast.agent.git import Git, GitFailed, is_installed
+from holdfast.agent.globs import Glob
 from holdfast.agent.programs import Ended, run
 from holdfast.core.errors import Invalid, Unavailable
 from holdfast.core.workspace import Submatch, Text, TextMatch
@@ -58,23 +59,32 @@ async def find_files(directory: str) -> Found:
         stopped.set()
 
 
-async def find_text(directory: str, pattern: str, *, matches_max: int = MATCHES_MAX) -> tuple[TextMatch, ...]:
-    """The first lines that match, in no particular order. Raises Invalid for a pattern that is none, Unavailable if the search
-    takes too long (as it may for ever with some patterns)."""
+async def find_text(
+    directory: str, pattern: str, *, matches_max: int = MATCHES_MAX, include: str | None = None
+) -> tuple[TextMatch, ...]:
+    """The first lines that match, in no particular order, in files that match the pattern of file names `include`
+    (`agent.globs`). Raises Invalid for a pattern that is none, Unavailable if the search takes too long (as it may for ever
+    with some patterns)."""
     if not pattern or "\0" in pattern or len(pattern) > PATTERN_CHARACTERS_MAX:
         raise Invalid(f"A pattern has 1 to {PATTERN_CHARACTERS_MAX} characters and no NUL.", field="pattern")
     try:
+        wanted = Glob(include) if include is not None else None
+    except ValueError as error:
+        raise Invalid(str(error), field="include") from None
+    try:
         program = shutil.which("rg")
         if program is not None:
-            ended = await _ripgrep(program, directory, pattern)
+            ended = await _ripgrep(program, directory, pattern, include)
         else:
-            ended = await _worker(directory, pattern, matches_max)
+            ended = await _worker(directory, pattern, matches_max, wanted)
     except TimeoutError:
         raise _slow() from None
     if ended.status == 2 and not ended.output:
         raise Invalid(f"Not a regular expression: {ended.errors[:500]}", field="pattern")
     matches: list[TextMatch] = []
     for match in _matches(ended.output):
+        if wanted is not None and not wanted.matches(match.path.text.encode()):
+            continue
         matches.append(match)
         if len(matches) == matches_max:
             break
@@ -85,6 +95,7 @@ async def find_text(directory: str, pattern: str, *, matches_max: int = MATCHES_
 
 
 async def _tracked(directory: str) -> Found:
+    """Raises GitFailed where git does not say."""
     ended = await Git(directory=directory).run(
         *("ls-files", "-z", "-t", "--cached", "--deleted", "--others", "--exclude-standard"), seconds_max=SECONDS_MAX
     )
@@ -93,8 +104,15 @@ async def _tracked(directory: str) -> Found:
     for field in ended.output.split(b"\0"):
         if field and not field.endswith(b"/"):
             (deleted if field.startswith(b"R") else names).add(field[2:])
+    if not names and await _is_ignored(directory):
+        raise GitFailed("ls-files", 0, "the directory is ignored")
     found = sorted(names - deleted)
     return Found(tuple(found[:FILES_MAX]), ended.is_cut or len(found) > FILES_MAX)
+
+
+async def _is_ignored(directory: str) -> bool:
+    git = Git(directory=directory, variables={"GIT_LITERAL_PATHSPECS": "0"})  # else this command refuses to work
+    return (await git.run("check-ignore", "-q", ".", accept=(0, 1, 128))).status == 0
 
 
 def _walk(directory: bytes, stopped: threading.Event) -> Found:
@@ -121,9 +139,11 @@ def _walk(directory: bytes, stopped: threading.Event) -> Found:
 # --- text -------------------------------------------------------------------------------------------------------
 
 
-async def _ripgrep(program: str, directory: str, pattern: str) -> Ended:
+async def _ripgrep(program: str, directory: str, pattern: str, include: str | None) -> Ended:
+    # A first `!` would mean the opposite; here it is a character like any other.
+    globs = (f"--glob={'[!]' + include[1:] if include.startswith('!') else include}",) if include else ()
     return await run(
-        *(program, "--json", "--no-config", "--no-messages", "--hidden", "--glob=!.git", "--max-filesize=10M"),
+        *(program, "--json", "--no-config", "--no-messages", "--hidden", *globs, "--glob=!.git", "--max-filesize=10M"),
         *(f"--regexp={pattern}", "--", "."),
         directory=directory,
         environment=Git(directory=directory).environment(),
@@ -132,7 +152,7 @@ async def _ripgrep(program: str, directory: str, pattern: str) -> Ended:
     )
 
 
-async def _worker(directory: str, pattern: str, matches_max: int) -> Ended:
+async def _worker(directory: str, pattern: str, matches_max: int, wanted: Glob | None) -> Ended:
     order = {
         "pattern": pattern,
         "matches_max": matches_max,
@@ -140,6 +160,8 @@ async def _worker(directory: str, pattern: str, matches_max: int) -> Ended:
         "seconds_max": SECONDS_MAX - 2,  # then it says what it has
     }
     names = (await find_files(directory)).names
+    if wanted is not None:
+        names = await asyncio.to_thread(tuple, filter(wanted.matches, names))
     return await run(
         *(sys.executable, "-I", "-S", search_worker.__file__),
         directory=directory,

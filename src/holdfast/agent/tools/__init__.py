@@ -5,6 +5,9 @@ from holdfast.agent.tools.base import Progress, Tool, ToolContext, ToolFailure, 
 from holdfast.agent.tools.bash import Bash
 from holdfast.agent.tools.edit import Edit
 from holdfast.agent.tools.file_edits import FileEdits
+from holdfast.agent.tools.glob import Glob
+from holdfast.agent.tools.grep import Grep
+from holdfast.agent.tools.list import List
 from holdfast.agent.tools.processes import Processes
 from holdfast.agent.tools.read import Read
 from holdfast.agent.tools.toolbox import ToolBox, validate
@@ -14,7 +17,18 @@ from holdfast.agent.tools.write import Write
 def built_in(processes: Processes, *, shell: str | None = None) -> ToolBox:
     """Every tool that comes with Holdfast. `shell` as in `Bash`."""
     edits = FileEdits()
-    return ToolBox((Bash(processes, shell=shell), Read(), Write(edits), Edit(edits), ApplyPatch(edits)))
+    return ToolBox(
+        (
+            Bash(processes, shell=shell),
+            Read(),
+            Glob(),
+            Grep(),
+            List(),
+            Edit(edits),
+            Write(edits),
+            ApplyPatch(edits),
+        )
+    )
 
 
 __all__ = [
