@@ -48,6 +48,7 @@ LINES = (
     Line("paced_p50_ms", "100 tokens/s: model → client, median", "ms", at_most=2),
     Line("paced_p99_ms", "100 tokens/s: model → client, 99th percentile", "ms", at_most=15),
     Line("paced_max_ms", "100 tokens/s: model → client, worst", "ms"),
+    Line("health_per_s", "`GET /global/health`, one after another: what HTTP and the client cost", "/s"),
     Line("create_per_s", "`POST /session`, one after another", "/s", times=5),
     Line("create_8_per_s", "`POST /session`, 8 at once", "/s", times=8),
     Line("append_per_s", "append a message (`noReply`)", "/s", times=10),

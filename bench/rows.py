@@ -73,6 +73,15 @@ def paced(peer: Peer, model: Server) -> Numbers:
     }
 
 
+def health(peer: Peer, model: Server) -> Numbers:
+    """1000 requests for next to nothing, one after another: what HTTP and the measuring client cost."""
+    server = peer.server
+    began = time.perf_counter()
+    for _ in range(1000):
+        server.request("GET", "/global/health")
+    return {"health_per_s": 1000 / (time.perf_counter() - began)}
+
+
 def create_sessions(peer: Peer, model: Server) -> Numbers:
     """200 sessions one after another, then 400 by 8 clients at once."""
     server = peer.server
@@ -208,6 +217,7 @@ ROWS: dict[str, Callable[[Peer, Server], Numbers]] = {
     "burst": burst,
     "concurrent": concurrent_turns,
     "paced": paced,
+    "health": health,
     "create": create_sessions,
     "messages": messages,
     "away": away,

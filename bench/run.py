@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -34,11 +35,12 @@ def main() -> None:
     began = time.time()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="holdfast-bench-") as directory:
+        fsync_ms = measure_fsync(Path(directory))
         results = measure(Path(directory), options)
     print(report.table(results))
     if options.only or options.peer:
         return
-    facts = describe_run(options, load=load, began=began)
+    facts = describe_run(options, load=load, began=began, fsync_ms=fsync_ms)
     (HERE / "results.json").write_text(json.dumps({"facts": facts, "results": results}, indent=1) + "\n")
     (HERE / "RESULTS.md").write_text(document(facts, results))
 
@@ -84,6 +86,18 @@ def measure(directory: Path, options: argparse.Namespace) -> dict[str, dict[str,
     return results
 
 
+def measure_fsync(directory: Path) -> float:
+    """How long the disk takes to make 4 KB durable (ms, median of 500): less a single commit cannot take."""
+    times: list[float] = []
+    with (directory / "fsync").open("wb", buffering=0) as file:
+        for _ in range(500):
+            began = time.perf_counter()
+            file.write(b"x" * 4096)
+            os.fsync(file.fileno())
+            times.append(time.perf_counter() - began)
+    return statistics.median(times) * 1e3
+
+
 def record(results: dict[str, list[float]], numbers: rows.Numbers) -> None:
     for name, value in numbers.items():
         results[name].append(round(value, 4))
@@ -97,7 +111,7 @@ def say(count: int, peer: str, row: str, numbers: rows.Numbers) -> None:
 # --- the document -----------------------------------------------------------------------------------------------
 
 
-def describe_run(options: argparse.Namespace, *, load: float, began: float) -> dict[str, str]:
+def describe_run(options: argparse.Namespace, *, load: float, began: float, fsync_ms: float) -> dict[str, str]:
     cpu = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?"
     )
@@ -106,6 +120,7 @@ def describe_run(options: argparse.Namespace, *, load: float, began: float) -> d
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(began)),
         "took": f"{(time.time() - began) / 60:.0f} minutes",
         "machine": f"{os.cpu_count()} cores ({cpu}), {memory_kb / 1024 / 1024:.0f} GB",
+        "disk": f"4 KB written and fsynced in {fsync_ms:.2f} ms",
         "load": f"{load:.1f} before the run, {os.getloadavg()[0]:.1f} at its end (1 or 2 of it is the benchmark's own)",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "holdfast": f"commit {_output('git', '-C', str(ROOT), 'describe', '--always', '--dirty')}",
@@ -139,6 +154,7 @@ Written by `just bench`; do not edit ({notes.name} is the part that people write
 | --- | --- |
 | date | {facts["date"]}, took {facts["took"]} |
 | machine | {facts["machine"]} |
+| disk | {facts["disk"]} |
 | load | {facts["load"]} |
 | system | {facts["system"]} |
 | OpenCode | {facts["opencode"]}, stock binary from npm |
