@@ -23,6 +23,7 @@ import structlog
 from holdfast.agent.providers.connections import Connections
 from holdfast.agent.providers.registry import ADAPTERS, Adapters
 from holdfast.agent.runner import Engine
+from holdfast.agent.snapshots import Snapshots
 from holdfast.agent.tools import Processes, built_in
 from holdfast.core.errors import HoldfastError, StorageError
 from holdfast.core.ids import IdGenerator
@@ -102,7 +103,13 @@ class Application:
             str(settings.directory), configuration=configuration, clock=clock, tool_output=str(tool_output)
         )
         processes = Processes()
-        environment = InstanceEnvironment(instances, tools=built_in(processes), clock=clock, tool_output=tool_output)
+        environment = InstanceEnvironment(
+            instances,
+            tools=built_in(processes),
+            clock=clock,
+            tool_output=tool_output,
+            snapshots=Snapshots(settings.data) if settings.data is not None else None,
+        )
         self.failed = failed
         self.store: SessionStore = store
         self.engine = Engine(

@@ -30,6 +30,7 @@ from holdfast.agent.providers.base import (
 )
 from holdfast.agent.providers.conversation import CONTINUE
 from holdfast.agent.runner import ResolvedModel
+from holdfast.agent.snapshots import WorkTree
 from holdfast.agent.tools import ToolBox, ToolContext, ToolResult
 from holdfast.core.messages import ToolPart, UserMessage
 from holdfast.core.permissions import PermissionRule
@@ -154,6 +155,7 @@ class World:
         self._room = room
         self._prepared = False
         self.title_provider: Provider | None = None
+        self.tree: WorkTree | None = None
 
     async def prepare(self, session: Session) -> None:
         self._prepared = True
@@ -176,6 +178,9 @@ class World:
 
     def system(self, session: Session, user: UserMessage, agent: str) -> tuple[str, ...]:
         return (f"You are the agent {agent}.",)
+
+    def snapshots(self, session: Session) -> WorkTree | None:
+        return self.tree
 
     def worktree(self, session: Session) -> str:
         return "/"

@@ -8,8 +8,11 @@ from typing import Final
 from holdfast.agent.permissions import denied_entirely
 from holdfast.agent.providers.registry import DEMO_MODEL
 from holdfast.agent.runner import ResolvedModel
+from holdfast.agent.snapshots import Snapshots, WorkTree
 from holdfast.agent.tools import ToolBox
+from holdfast.core.catalogue import Model
 from holdfast.core.clock import Clock
+from holdfast.core.config import CompactionConfig
 from holdfast.core.errors import Invalid
 from holdfast.core.messages import UserMessage
 from holdfast.core.permissions import PermissionRule
@@ -24,14 +27,24 @@ it works, with the project's own tests where there are some. Say plainly what yo
 failed. Be brief; the user reads your answers in a terminal. Refer to code as path:line."""
 
 _INSTRUCTION_FILES: Final = ("AGENTS.md", "CLAUDE.md")
+_RESERVED_TOKENS_MAX: Final = 20_000
 _INSTRUCTION_BYTES_MAX: Final = 64 * 1024
 
 
 class InstanceEnvironment:
     """`agent.runner.Environment` on instances."""
 
-    def __init__(self, instances: Instances, *, tools: ToolBox, clock: Clock, tool_output: Path) -> None:
+    def __init__(
+        self,
+        instances: Instances,
+        *,
+        tools: ToolBox,
+        clock: Clock,
+        tool_output: Path,
+        snapshots: Snapshots | None = None,
+    ) -> None:
         self._instances = instances
+        self._snapshots = snapshots
         self._tools = tools
         self._clock = clock
         self._tool_output = tool_output
@@ -42,7 +55,12 @@ class InstanceEnvironment:
     async def model(self, session: Session, user: UserMessage) -> ResolvedModel:
         instance = await self._instance(session)
         provider, model = instance.registry.resolve(user.model.provider_id, user.model.model_id)
-        return ResolvedModel(provider=provider, model_id=model.api.id, output_tokens_max=model.limit.output or None)
+        return ResolvedModel(
+            provider=provider,
+            model_id=model.api.id,
+            input_tokens_max=_room(model, instance.config.compaction),
+            output_tokens_max=model.limit.output or None,
+        )
 
     async def title_model(self, session: Session, user: UserMessage) -> ResolvedModel | None:
         instance = await self._instance(session)
@@ -81,6 +99,13 @@ class InstanceEnvironment:
             paragraphs.append(user.system)
         return tuple(paragraphs)
 
+    def snapshots(self, session: Session) -> WorkTree | None:
+        instance = self._instances.opened(session.directory)
+        if self._snapshots is None or (instance is not None and instance.config.snapshot is False):
+            return None
+        worktree = self.worktree(session)
+        return self._snapshots.of(session.directory if worktree == "/" else worktree)
+
     def worktree(self, session: Session) -> str:
         return worktree_of(session.directory) or "/"
 
@@ -107,6 +132,16 @@ class InstanceEnvironment:
                 f"Date: {today}",
             )
         )
+
+
+def _room(model: Model, settings: CompactionConfig | None) -> int | None:
+    """How many tokens a conversation may have before it is summarised; None where the model's size is unknown, or the user
+    does not want that."""
+    if not model.limit.context or (settings is not None and settings.auto is False):
+        return None
+    wanted = settings.reserved if settings is not None else None
+    reserved = wanted if wanted is not None else min(_RESERVED_TOKENS_MAX, model.limit.output or _RESERVED_TOKENS_MAX)
+    return max((model.limit.input or model.limit.context - model.limit.output) - reserved, 0) or None
 
 
 def _instructions(directory: Path, worktree: Path) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Protocol
 import msgspec
 
 from holdfast.agent.providers.base import Provider
+from holdfast.agent.snapshots import WorkTree
 from holdfast.agent.tools import ToolBox
 from holdfast.core.messages import UserMessage
 from holdfast.core.permissions import PermissionRule
@@ -51,6 +52,10 @@ class Environment(Protocol):
 
     def subagents(self, session: Session) -> tuple[str, ...]:
         """The agents that the LLM may give tasks to."""
+        ...
+
+    def snapshots(self, session: Session) -> WorkTree | None:
+        """Where the project's files are remembered; None where that is not wanted."""
         ...
 
     def worktree(self, session: Session) -> str:

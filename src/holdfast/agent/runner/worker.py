@@ -17,6 +17,7 @@ from holdfast.agent import turn
 from holdfast.agent.providers.base import ProviderError, ToolSpec
 from holdfast.agent.providers.conversation import build_request, used_tokens
 from holdfast.agent.runner.calls import ToolCalls
+from holdfast.agent.runner.changes import changes_of, note_before
 from holdfast.agent.runner.environment import Environment
 from holdfast.agent.runner.host import Subagents, abort_children
 from holdfast.agent.runner.output import ModelOutput
@@ -37,6 +38,10 @@ BACKOFF_MAX_MS = 30_000
 
 SERVER_STOPPED = (
     "The server was stopped while this tool was running; it was ended. Check its effects before doing it again."
+)
+
+_LEAVES_FILES_ALONE = frozenset(
+    {"read", "glob", "grep", "list", "todoread", "todowrite", "question", "skill", "webfetch", "invalid"}
 )
 
 log = structlog.get_logger()
@@ -129,7 +134,8 @@ class Worker:
                 await self._interruptible(self._run_tools(state, parts))
             case turn.FinishStep(done):
                 info, stamp = turn.assistant(done), self._log.fixed_stamp()
-                await self._log.append(lambda get: turn.finish_step(get, state, info, stamp))
+                changes = await changes_of(self._log, self._environment, state, done)
+                await self._log.append(lambda get: turn.finish_step(get, state, info, stamp, changes))
             case turn.GoOn():
                 assert active is not None
                 request = _words(await self._store.message(self._session_id, active.message_id))
@@ -258,6 +264,8 @@ class Worker:
         except Invalid as error:  # what its calls may do is not known, so none of them runs
             await self._stop_turn("failed", turn.unknown_error(error.message))
             return
+        if any(part.tool not in _LEAVES_FILES_ALONE for part in parts):
+            await note_before(self._log, self._environment, state)
         await self._calls.run(state, parts)
 
     # --- endings -----------------------------------------------------------------------------------------------

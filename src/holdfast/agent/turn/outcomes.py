@@ -14,6 +14,7 @@ from holdfast.core.events import (
     MessageUpdated,
     PartUpdated,
     SessionCompacted,
+    SessionDiffed,
     SessionErrored,
     SessionIdled,
     SessionStatusChanged,
@@ -33,6 +34,7 @@ from holdfast.core.messages import (
     MessagePath,
     Part,
     PartTime,
+    PatchPart,
     ReasoningPart,
     RetryPart,
     RetryTime,
@@ -48,13 +50,24 @@ from holdfast.core.messages import (
     UnknownError,
     UnknownErrorData,
     UserMessage,
+    UserSummary,
     UserTime,
     WithParts,
     is_open,
 )
 from holdfast.core.reducer import Get
-from holdfast.core.session import BUSY, IDLE, NO_TOKENS, CacheTokens, Session, StatusRetry, Tokens
-from holdfast.core.state import SESSION, TURNS, Turns, TurnState
+from holdfast.core.session import (
+    BUSY,
+    IDLE,
+    NO_TOKENS,
+    CacheTokens,
+    FileDiff,
+    Session,
+    SessionSummary,
+    StatusRetry,
+    Tokens,
+)
+from holdfast.core.state import SESSION, TURNS, Key, Turns, TurnState
 
 OUTCOME_UNKNOWN: Final = (
     "The server stopped while this tool was running, so its outcome is unknown. Check before doing it again."
@@ -74,6 +87,18 @@ class Stamp(NamedTuple):
 
     now: int
     new_id: Callable[[Prefix], str]
+
+
+class Changes(NamedTuple):
+    """What a step's tools did to files: the trees before and after (`agent.snapshots`), the files (absolute paths), and the
+    differences that the turn and the session have made so far. `part_id` is for the part that says so."""
+
+    part_id: str
+    before: str
+    after: str
+    files: tuple[str, ...]
+    of_turn: tuple[FileDiff, ...]
+    of_session: tuple[FileDiff, ...]
 
 
 def take_up(state: TurnState, message_id: str) -> list[Event]:
@@ -250,7 +275,9 @@ def model_done(info: AssistantMessage, finish: str, tokens: Tokens, cost: float)
     return replace(info, finish=finish, tokens=tokens, cost=cost)
 
 
-def finish_step(get: Get, state: TurnState, info: AssistantMessage, stamp: Stamp) -> list[Event]:
+def finish_step(
+    get: Get, state: TurnState, info: AssistantMessage, stamp: Stamp, changes: Changes | None = None
+) -> list[Event]:
     """Close a step whose tools are over, and the turn with it unless something is left to do in it."""
     active = state.turns.active
     assert active is not None
@@ -260,6 +287,7 @@ def finish_step(get: Get, state: TurnState, info: AssistantMessage, stamp: Stamp
         session_id=session_id,
         message_id=info.id,
         reason=info.finish or "unknown",
+        snapshot=changes.after if changes else None,
         cost=info.cost,
         tokens=info.tokens,
     )
@@ -267,13 +295,36 @@ def finish_step(get: Get, state: TurnState, info: AssistantMessage, stamp: Stamp
     events: list[Event] = [
         PartUpdated(session_id=session_id, part=finish, time=stamp.now),
         message_updated(info),
+        *(_patch(info, changes, stamp) if changes else ()),
         message_updated(done),
-        *_spent(get, info, stamp.now),
+        *_spent(get, info, stamp.now, changes),
+        *(_differences(get, session_id, active.message_id, changes) if changes else ()),
     ]
     if info.summary:
         events.append(SessionCompacted(session_id=session_id))
     if is_last_step(state, info):
         events += end_turn(get, session_id, active.message_id, "completed")
+    return events
+
+
+def _patch(info: AssistantMessage, changes: Changes, stamp: Stamp) -> list[Event]:
+    part = PatchPart(
+        id=changes.part_id,
+        session_id=info.session_id,
+        message_id=info.id,
+        hash=changes.before,
+        files=changes.files,
+    )
+    return [PartUpdated(session_id=info.session_id, part=part, time=stamp.now)]
+
+
+def _differences(get: Get, session_id: str, prompt_id: str, changes: Changes) -> list[Event]:
+    """The prompt says what its turn did to files, the session what all of them did."""
+    events: list[Event] = [SessionDiffed(session_id=session_id, diff=changes.of_session)]
+    user = get(Key("message", prompt_id))
+    if isinstance(user, UserMessage):
+        summary = replace(user.summary or UserSummary(diffs=()), diffs=changes.of_turn)
+        events.append(MessageUpdated(session_id=session_id, info=replace(user, summary=summary)))
     return events
 
 
@@ -309,8 +360,8 @@ def end_turn(get: Get, session_id: str, message_id: str, outcome: TurnOutcome) -
     return events
 
 
-def _spent(get: Get, info: AssistantMessage, now: int) -> list[Event]:
-    """The session's totals with this step's tokens and cost."""
+def _spent(get: Get, info: AssistantMessage, now: int, changes: Changes | None = None) -> list[Event]:
+    """The session's totals with this step's tokens, cost and file changes."""
     session = get(SESSION)
     if not isinstance(session, Session):
         return []
@@ -318,9 +369,18 @@ def _spent(get: Get, info: AssistantMessage, now: int) -> list[Event]:
         session,
         cost=session.cost + info.cost,
         tokens=_add(session.tokens, info.tokens),
+        summary=_summary(changes.of_session) if changes else session.summary,
         time=replace(session.time, updated=now),
     )
     return [SessionUpdated(session_id=session.id, info=total)]
+
+
+def _summary(diffs: tuple[FileDiff, ...]) -> SessionSummary:
+    return SessionSummary(
+        additions=sum(diff.additions for diff in diffs),
+        deletions=sum(diff.deletions for diff in diffs),
+        files=len(diffs),
+    )
 
 
 def _add(a: Tokens, b: Tokens) -> Tokens:

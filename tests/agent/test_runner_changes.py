@@ -1,0 +1,88 @@
+"""What tools do to files is recorded: the trees, the patch, the differences of turn and session. Also over a restart."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.agent.snapshots import Snapshots, WorkTree
+from holdfast.agent.tools import ToolContext, ToolResult
+from holdfast.core.messages import PatchPart, StepFinishPart, StepStartPart, UserMessage
+from holdfast.testing.scripted_provider import ScriptedProvider, Stall, call, text
+from tests.agent.scripts import World
+from tests.agent.test_runner import Server, kinds, serving
+from tests.agent.test_runner_asks import Scripted, asking
+from tests.core import samples as s
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> WorkTree:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "old.txt").write_text("old\n")
+    return Snapshots(tmp_path / "data").of(str(project))
+
+
+def writing(project: Path, stall: Stall | None = None) -> Scripted:
+    async def write(input: dict[str, Any], context: ToolContext) -> ToolResult:
+        (project / "new.txt").write_text("one\ntwo\n")
+        if stall is not None:
+            await stall.wait()
+        return ToolResult(title="Wrote", output="ok")
+
+    return Scripted("write", write)
+
+
+def remembering(server: Server, tree: WorkTree) -> None:
+    assert isinstance(server.environment, World)
+    server.environment.tree = tree
+
+
+async def check(server: Server, project: Path) -> None:
+    first, *_ = await server.answers()
+    start = next(part for part in first.parts if isinstance(part, StepStartPart))
+    finish = next(part for part in first.parts if isinstance(part, StepFinishPart))
+    patch = next(part for part in first.parts if isinstance(part, PatchPart))
+    assert patch.hash == start.snapshot != finish.snapshot
+    assert patch.files == (str(project / "new.txt"),)
+    prompt = (await server.store.message(s.SESSION, "msg_u1")).info
+    assert isinstance(prompt, UserMessage)
+    assert prompt.summary is not None
+    assert [(diff.file, diff.additions, diff.status) for diff in prompt.summary.diffs] == [("new.txt", 2, "added")]
+    summary = (await server.store.session(s.SESSION)).summary
+    assert summary is not None
+    assert (summary.files, summary.additions, summary.deletions) == (1, 2, 0)
+    assert kinds(await server.log()).count("session.diff") == 1
+
+
+async def test_a_step_whose_tools_change_files_records_what_they_changed(tree: WorkTree, tmp_path: Path):
+    provider = ScriptedProvider([call("write", {})], [text("Done.")])
+    async with serving(provider, writing(tmp_path / "project")) as server:
+        remembering(server, tree)
+        await server.prompt()
+        await server.engine.idle()
+        await check(server, tmp_path / "project")
+
+
+async def test_what_a_step_changed_before_the_server_stopped_is_found_after_the_restart(tree: WorkTree, tmp_path: Path):
+    stall = Stall()
+    provider = ScriptedProvider([call("write", {})], [text("Done.")])
+    async with serving(provider, writing(tmp_path / "project", stall)) as server:
+        remembering(server, tree)
+        await server.prompt()
+        await stall.reached.wait()
+        await server.engine.stop()
+        second = asking(server, writing(tmp_path / "project"))
+        remembering(second, tree)
+        await second.engine.start()
+        await second.engine.idle()
+        await check(second, tmp_path / "project")
+
+
+async def test_a_step_of_mere_talk_takes_no_snapshot(tree: WorkTree):
+    async with serving(ScriptedProvider([text("Hello.")])) as server:
+        remembering(server, tree)
+        await server.prompt()
+        await server.engine.idle()
+        (answer,) = await server.answers()
+        assert all(part.snapshot is None for part in answer.parts if isinstance(part, StepStartPart))
