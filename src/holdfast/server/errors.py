@@ -73,6 +73,16 @@ _TAGGED: Final = {
     "Question request": "QuestionNotFoundError",
 }
 
+_KINDS: Final = {
+    "sessionID": "Params",
+    "directory": "Query",
+    "limit": "Query",
+    "before": "Query",
+    "start": "Query",
+    "after": "Query",
+}
+"""The part of the request in which a field stands, where it is not the body."""
+
 _STATUS_NAMES: Final = {
     400: "BadRequest",
     401: "UnauthorizedError",
@@ -130,4 +140,4 @@ def _defect(error: BaseException, message: str) -> Answer:
 
 
 def _kind(field: str | None) -> str:
-    return "Query" if field in ("directory", "limit", "before", "start", "after", "Last-Event-ID") else "Payload"
+    return _KINDS.get(field or "", "Payload")

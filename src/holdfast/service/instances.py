@@ -64,6 +64,13 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
     def default_agent(self) -> str:
         return default_agent(self.config, self.agents)
 
+    def agent_for(self, wanted: str | None, last: str | None) -> Agent:
+        """What answers a prompt: the agent it names, else the session's last (if it is still there), else the default.
+        Raises Invalid if the one it names is not there."""
+        if wanted is not None:
+            return self.agent(wanted)
+        return self.agents[last if last is not None and last in self.agents else self.default_agent()]
+
     def model_for(self, agent: Agent, last: SessionModel | None) -> MessageModel:
         """What answers a prompt that names no model: the agent's, else the session's last (if it is still there), else the
         default. Raises Invalid if that is not there."""

@@ -171,7 +171,7 @@ class MessageService:
                     raise Conflict(f"Message {id} is not a prompt.")
                 return []
             session = session_of(get, session_id)
-            agent = instance.agent(prompt.agent or session.agent or instance.default_agent())
+            agent = instance.agent_for(prompt.agent, session.agent)
             model = prompt.model or instance.model_for(agent, session.model)
             if prompt.variant is not None:
                 model = replace(model, variant=prompt.variant)

@@ -119,6 +119,20 @@ async def test_the_agent_and_model_of_a_prompt_stay_those_of_the_session(server:
     }
 
 
+async def test_a_session_whose_agent_is_gone_goes_on_with_the_default(server: Server):
+    config = server.directory / "opencode.json"
+    config.write_text('{"agent": {"mine": {"prompt": "Be mine."}}}')
+    id = await server.session()
+    first = await server.prompt(id, noReply=True, agent="mine")
+    config.write_text("{}")
+    await server.api.post("/instance/dispose")
+    second = await server.prompt(id, noReply=True)
+
+    assert first.json()["info"]["agent"] == "mine"
+    assert second.json()["info"]["agent"] == "build"
+    assert (await server.prompt(id, noReply=True, agent="mine")).status_code == 400
+
+
 async def test_a_repeated_prompt_adds_nothing_and_answers_what_the_first_was_answered(anywhere: Server):
     anywhere.provider.add(text("Once."))
     id = await anywhere.session()
@@ -176,23 +190,23 @@ async def test_a_repeated_prompt_without_reply_answers_the_message(anywhere: Ser
     assert len(await anywhere.messages(id)) == 1
 
 
-async def test_a_prompt_cannot_take_the_id_of_an_answer(server: Server):
-    server.provider.add(text("Answer."))
-    id = await server.session()
-    answer = (await server.prompt(id)).json()
-    refused = await server.prompt(id, messageID=answer["info"]["id"])
+async def test_a_prompt_cannot_take_the_id_of_an_answer(anywhere: Server):
+    anywhere.provider.add(text("Answer."))
+    id = await anywhere.session()
+    answer = (await anywhere.prompt(id)).json()
+    refused = await anywhere.prompt(id, messageID=answer["info"]["id"])
 
     assert refused.status_code == 409
-    assert await server.messages(id) == [(await server.messages(id))[0], answer]
+    assert await anywhere.messages(id) == [(await anywhere.messages(id))[0], answer]
 
 
-async def test_a_prompt_cannot_take_the_part_of_another_message(server: Server):
-    id = await server.session()
-    await server.prompt(id, noReply=True, parts=[{"type": "text", "text": "mine", "id": "prt_a"}])
-    refused = await server.prompt(id, noReply=True, parts=[{"type": "text", "text": "stolen", "id": "prt_a"}])
+async def test_a_prompt_cannot_take_the_part_of_another_message(anywhere: Server):
+    id = await anywhere.session()
+    await anywhere.prompt(id, noReply=True, parts=[{"type": "text", "text": "mine", "id": "prt_a"}])
+    refused = await anywhere.prompt(id, noReply=True, parts=[{"type": "text", "text": "stolen", "id": "prt_a"}])
 
     assert refused.status_code == 409
-    assert [texts(m) for m in await server.messages(id)] == ["mine"]
+    assert [texts(m) for m in await anywhere.messages(id)] == ["mine"]
 
 
 async def test_a_prompt_sent_while_busy_is_answered_next(server: Server):
