@@ -42,7 +42,7 @@ class Appends(StoreSuite):
     async def test_records_carry_the_wire_json_an_ascending_id_and_the_place_of_the_session(
         self, store: SessionStore
     ) -> None:
-        story = Story(directory="/work/here", project_id="here")
+        story = Story(directory="/home/dev/here", project_id="here")
         appended: list[Event] = [*story.streaming(), story.delta("prt_1", "Hällo\n\0")]
         await store.append(story.id, appended)
         records = await log(store)
@@ -51,7 +51,7 @@ class Appends(StoreSuite):
         assert events(records) == appended
         assert all(id.startswith("evt_") for id in ids)
         assert ids == sorted(set(ids))
-        assert {(r.session_id, r.directory, r.project_id) for r in records} == {(story.id, "/work/here", "here")}
+        assert {(r.session_id, r.directory, r.project_id) for r in records} == {(story.id, "/home/dev/here", "here")}
         assert records[-1].tag == "message.part.delta.1"
         assert records[-1].data.startswith(b'{"id":"evt_')
         assert b'"type":"message.part.delta","properties":{"sessionID":"ses_story",' in records[-1].data
