@@ -7,13 +7,14 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final
 
 import msgspec
 
 _READ_BYTES: Final = 1 << 16
 _ERRORS_BYTES_MAX: Final = 1 << 14
+_FAREWELL_SECONDS_MAX: Final = 2.0
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,15 +36,17 @@ async def run(
     input: bytes | None = None,
 ) -> Ended:
     """Raises OSError if it cannot be started, TimeoutError if it took too long. Whatever happens, and on cancellation too,
-    the program and what it started are dead when this returns."""
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.DEVNULL if input is None else asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=directory,
-        env=environment,
-        start_new_session=True,
+    the program has ended and what it started was killed when this returns."""
+    process = await _started(
+        asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL if input is None else asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=directory,
+            env=environment,
+            start_new_session=True,
+        )
     )
     assert process.stdout is not None
     assert process.stderr is not None
@@ -55,14 +58,45 @@ async def run(
             output, is_cut = await _bounded(process.stdout, output_bytes_max)
             if is_cut:
                 _kill(process)
+                await _discard(process.stdout)
             await process.wait()
     finally:
-        if process.returncode is None:
-            _kill(process)
-            await asyncio.shield(process.wait())
+        await _end(process)
     assert process.returncode is not None
     said = errors.result().decode(errors="replace").strip()
     return Ended(status=process.returncode, output=output, errors=said, is_cut=is_cut)
+
+
+async def _started(starting: Coroutine[Any, Any, asyncio.subprocess.Process]) -> asyncio.subprocess.Process:
+    """asyncio loses a process whose start is cancelled, and may wait for it for ever: so let it start, then end it."""
+    task = asyncio.create_task(starting)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        if not task.cancelled() and task.exception() is None:
+            await _end(task.result())
+        raise
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill it, if it still runs, and see it off: asyncio takes it for ended only when its pipes have been read to theirs.
+    Gives up on a pipe that somebody else holds open."""
+    if process.returncode is None:
+        _kill(process)
+    if process.stdin is not None:
+        process.stdin.close()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_FAREWELL_SECONDS_MAX):
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    await _discard(stream)
+            await process.wait()
+
+
+async def _discard(stream: asyncio.StreamReader) -> None:
+    while await stream.read(_READ_BYTES):
+        pass
 
 
 async def _feed(stdin: asyncio.StreamWriter, data: bytes) -> None:

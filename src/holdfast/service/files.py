@@ -44,7 +44,6 @@ _MAGIC: Final = (
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"GIF8", "image/gif"),
     (b"%PDF-", "application/pdf"),
-    (b"PK\x03\x04", "application/zip"),
 )
 
 FileType = Literal["file", "directory"]
@@ -226,13 +225,12 @@ def _read(directory: str, path: str) -> bytes:
 def _mime(path: str, data: bytes) -> str:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "image/webp"
-    for magic, mime in _MAGIC[:-1]:
+    for magic, mime in _MAGIC:
         if data.startswith(magic):
             return mime
     guessed, encoding = mimetypes.guess_type(path)
-    if guessed is not None and encoding is None and not guessed.startswith("text/"):
-        return guessed
-    return _MAGIC[-1][1] if data.startswith(_MAGIC[-1][0]) else "application/octet-stream"
+    is_telling = guessed is not None and encoding is None and not guessed.startswith("text/")
+    return guessed if is_telling and guessed is not None else "application/octet-stream"
 
 
 async def _difference(directory: str, path: str) -> str | None:
