@@ -105,7 +105,7 @@ class Application:
         processes = Processes()
         environment = InstanceEnvironment(
             instances,
-            tools=built_in(processes),
+            tools=built_in(processes, configuration=config_directory(settings.environ, settings.home)),
             clock=clock,
             tool_output=tool_output,
             snapshots=Snapshots(settings.data) if settings.data is not None else None,

@@ -59,7 +59,7 @@ class Session:
         self._calls += 1
         return replace(self.context, part_id=f"prt_{self._calls}", call_id=f"call_{self._calls}")
 
-    async def call(self, tool: Tool, **input: Any) -> ToolResult:
+    async def call(self, tool: Tool, /, **input: Any) -> ToolResult:
         context = self.next_context()
         await tool.asks(input, context)
         result = await tool.run(input, context)
