@@ -104,7 +104,7 @@ class Subscription:
 
     async def __anext__(self) -> Sequence[Recorded]:
         while not self._over:
-            if not self._checked:
+            if not self._checked and not self._tails.closed:
                 assert isinstance(self._scope, SessionScope)
                 self._deleted = await self._tails.is_over(self._scope.session_id)
                 self._checked = True

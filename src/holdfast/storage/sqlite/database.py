@@ -143,8 +143,8 @@ def to_storage_error(error: DriverError, path: Path) -> StorageError:
 
 
 def is_damage(error: DriverError) -> bool:
-    """The disk or the file let us down, and not just somebody who has the file locked."""
-    return not isinstance(error, apsw.BusyError | apsw.LockedError)
+    """The disk or the file let us down: nothing that is written from now on can be trusted."""
+    return isinstance(error, apsw.IOError | apsw.CorruptError | apsw.NotADBError | apsw.FullError)
 
 
 def _disk_full(path: Path) -> StorageError:

@@ -32,7 +32,7 @@ class DirectoryLock:
     def __init__(self, directory: Path) -> None:
         path = directory / LOCK_NAME
         with storage_errors(path):
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make(directory)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             with storage_errors(path):
@@ -58,6 +58,18 @@ class DirectoryLock:
         os.close(self._fd)
 
 
+def _make(directory: Path) -> None:
+    """For its owner only: it holds conversations. What is made is on the disk, or a crash could take the whole of it."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for path in missing:
+        parent = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+
+
 def open_writer(path: Path, vfs: str | None = None) -> Database:
     """The one connection that writes. Makes the database if there is none, brings its schema up to date."""
     with storage_errors(path):
@@ -70,8 +82,13 @@ def open_writer(path: Path, vfs: str | None = None) -> Database:
                     f"{path} may not be written.",
                     hint="Give this user write access to the data directory and the files in it.",
                 )
-            database.pragma("journal_mode", "wal")
+            if database.pragma("journal_mode", "wal") != "wal":
+                raise StorageError(
+                    f"The file system of {path} cannot hold a write-ahead log.",
+                    hint="Choose a directory on a local disk with --data.",
+                )
             database.pragma("synchronous", "full")
+            database.pragma("fullfsync", "on")  # where a plain fsync leaves it in the cache of the drive (macOS)
             database.pragma("journal_size_limit", WAL_BYTES_MAX)
             database.checkpoint("TRUNCATE")
             _check_length(database)

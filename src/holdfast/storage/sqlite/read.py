@@ -277,19 +277,20 @@ class Queries:
     # --- snapshot
 
     def snapshot(self, scope: Scope, changed_since_ms: int, sessions_max: int, messages_max: int) -> Snapshot:
-        session_id = scope.session_id if isinstance(scope, SessionScope) else None
-        directory = scope.directory if isinstance(scope, DirectoryScope) else None
-        if session_id is not None:
-            self.stream_id(session_id)
+        match scope:
+            case SessionScope():
+                where, bindings = " AND st.id = ?", (self.stream_id(scope.session_id),)
+            case DirectoryScope():
+                where, bindings = " AND st.directory = ?", (scope.directory,)
+            case _:
+                where, bindings = "", ()
         head = self._one("SELECT ifnull(max(position), 0) FROM record")[0]
         rows = self._all(
             "SELECT s.stream, s.data, s.status, st.directory, st.project_id"
             " FROM session s JOIN stream st ON st.id = s.stream"
-            " WHERE (s.busy OR s.updated >= ?1) AND (?2 IS NULL OR st.session_id = ?2)"
-            " AND (?3 IS NULL OR st.directory = ?3) ORDER BY s.updated DESC, s.stream DESC LIMIT ?4",
+            f" WHERE (s.busy OR s.updated >= ?){where} ORDER BY s.updated DESC, s.stream DESC LIMIT ?",
             changed_since_ms,
-            session_id,
-            directory,
+            *bindings,
             sessions_max,
         )
         return Snapshot(

@@ -122,6 +122,7 @@ class SqliteStore:
             database, submit=self._writer.submit, query=self._query_database
         )
         self._closed = False
+        self._closing: asyncio.Future[None] | None = None
 
     # --- the log
 
@@ -258,9 +259,12 @@ class SqliteStore:
                 yield difference
 
     async def close(self) -> None:
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         await self._writer.close()
-        if self._closed:
-            return
         self._closed = True
         self._tails.close()
         self.byte_streams.close()

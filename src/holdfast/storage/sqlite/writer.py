@@ -124,15 +124,12 @@ class Writer:
             self._failed(error)
 
     async def close(self) -> None:
-        """Finish what was accepted, end the thread."""
-        if self._closing is None:
-            self._closing = self._loop.create_future()
-            if not self._working:
-                self._closing.set_result(None)
-        await asyncio.shield(self._closing)
-        if self._thread.is_alive():
-            self._batches.put(None)
-            await asyncio.to_thread(self._thread.join)
+        """Finish what was accepted, end the thread. Once."""
+        self._closing = self._loop.create_future()
+        if self._working:
+            await self._closing
+        self._batches.put(None)
+        await asyncio.to_thread(self._thread.join)
 
     # --- in the thread
 

@@ -98,7 +98,8 @@ class Subscriptions(StoreSuite):
         assert (await accepted).recorded == 1
         for task in waiting:
             assert types(await task) == ["session.status"], "what was accepted is told before the end"
-        assert await collect_all(store.subscribe(ALL)) == []
+        for scope in (ALL, SessionScope(story.id)):
+            assert await collect_all(store.subscribe(scope)) == []
 
     async def test_a_reader_that_lags_behind_misses_and_repeats_nothing(self, narrow_store: SessionStore) -> None:
         """Readers of all speeds, while events come, with a memory that holds next to nothing."""
