@@ -119,6 +119,8 @@ def answer_to(error: BaseException) -> Answer:
             return named(403, error.message, hint=error.hint)
         case Unavailable():
             return named(503, error.message, hint=error.hint)
+        case HoldfastError() if error.fault == "caller":
+            return named(400, error.message, hint=error.hint)
         case StorageError():
             return _defect(error, "The store failed, so the server stops. Its log says why.")
         case _:
