@@ -19,6 +19,7 @@ from holdfast.agent.tools.task import Task
 from holdfast.agent.tools.todoread import TodoRead
 from holdfast.agent.tools.todowrite import TodoWrite
 from holdfast.agent.tools.toolbox import ToolBox, validate
+from holdfast.agent.tools.webfetch import WebFetch
 from holdfast.agent.tools.write import Write
 
 
@@ -38,6 +39,7 @@ def built_in(processes: Processes, *, shell: str | None = None, configuration: P
             Write(edits),
             ApplyPatch(edits),
             Task(),
+            WebFetch(),
             TodoWrite(),
             TodoRead(),
             Skill(configuration),
