@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import Literal
 
 import durable_streams
 import httpx
@@ -49,7 +50,7 @@ async def test_the_python_client_writes_and_reads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("live", ["sse", "long-poll"])
-async def test_the_python_client_follows_a_stream(tmp_path: Path, live: str) -> None:
+async def test_the_python_client_follows_a_stream(tmp_path: Path, live: Literal["sse", "long-poll"]) -> None:
     async with Server(tmp_path) as server:
         url = f"{await server.listen()}/v1/stream/stock"
         async with httpx.AsyncClient() as client:

@@ -51,8 +51,9 @@ class Answer(NamedTuple):
 class StreamWorld:
     """`async with StreamWorld(directory) as world`; without a directory in memory."""
 
-    def __init__(self, directory: Path | None = None, **options: Any) -> None:
+    def __init__(self, directory: Path | None = None, *, vfs: str | None = None, **options: Any) -> None:
         self.directory = directory
+        self.vfs = vfs
         self.clock = ManualClock()
         self.options = StreamOptions(**{"long_poll_seconds": 0.02, "sse_seconds": 30, **options})
 
@@ -73,7 +74,9 @@ class StreamWorld:
         if self.directory is None:
             self.store: Any = MemoryStore(self.clock.now_ms, IdGenerator(self.clock.now_ms, os.urandom))
         else:
-            self.store = await SqliteStore.open(self.directory, now_ms=self.clock.now_ms, entropy=os.urandom)
+            self.store = await SqliteStore.open(
+                self.directory, now_ms=self.clock.now_ms, entropy=os.urandom, vfs=self.vfs
+            )
         self.subscriptions = SubscriptionService(
             self.store.subscriptions,
             self.store.byte_streams,
