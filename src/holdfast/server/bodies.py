@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 from litestar import Response
-from litestar.dto import AbstractDTO, DTOFieldDefinition
+from litestar.dto import AbstractDTO, DTOConfig, DTOFieldDefinition
 from litestar.openapi.spec import Reference, Schema
 from litestar.typing import FieldDefinition
 
@@ -29,6 +29,10 @@ _STRUCTURE: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 
 class JsonBody(AbstractDTO[T]):
     """`dto=JsonBody[CreateSession]`: how Litestar is told to leave the body to us, and to document its type."""
+
+    def __class_getitem__(cls, annotation: Any) -> type["JsonBody[Any]"]:
+        """Any type that msgspec decodes, unions too: the base class takes only what it can take apart."""
+        return type(f"{cls.__name__}[{annotation}]", (cls,), {"config": DTOConfig(), "model_type": annotation})
 
     def decode_bytes(self, value: bytes) -> Any:
         return decode_body(self.model_type, value)
@@ -62,8 +66,8 @@ def _decoder(type: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(type)
 
 
-def decode_body(type: type[T], body: bytes) -> T:
-    """Raises Invalid, saying what is wrong and where."""
+def decode_body(type: Any, body: bytes) -> Any:
+    """A value of that type. Raises Invalid, saying what is wrong and where."""
     if b"\\u0000" in body and _NUL.search(body):
         raise Invalid("NUL characters cannot be stored.")
     if _is_nested_deeply(body):
