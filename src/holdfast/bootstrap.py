@@ -103,12 +103,13 @@ class Application:
             str(settings.directory), configuration=configuration, clock=clock, tool_output=str(tool_output)
         )
         processes = Processes()
+        snapshots = Snapshots(settings.data) if settings.data is not None else None
         environment = InstanceEnvironment(
             instances,
             tools=built_in(processes, configuration=config_directory(settings.environ, settings.home)),
             clock=clock,
             tool_output=tool_output,
-            snapshots=Snapshots(settings.data) if settings.data is not None else None,
+            snapshots=snapshots,
         )
         self.failed = failed
         self.store: SessionStore = store
@@ -133,6 +134,7 @@ class Application:
                 config=str(config_directory(settings.environ, settings.home)),
             ),
             ptys=PtyService(processes, clock=clock, environ=settings.environ),
+            snapshots=snapshots,
         )
         self.subscriptions = SubscriptionService(
             store.subscriptions,

@@ -17,7 +17,15 @@ from msgspec.structs import replace
 from holdfast.core.clock import Clock
 from holdfast.core.codec import to_json
 from holdfast.core.errors import Conflict, Invalid, NotFound
-from holdfast.core.events import Event, MessageUpdated, PartUpdated, SessionUpdated, TurnRequested
+from holdfast.core.events import (
+    Event,
+    MessageRemoved,
+    MessageUpdated,
+    PartRemoved,
+    PartUpdated,
+    SessionUpdated,
+    TurnRequested,
+)
 from holdfast.core.ids import Prefix, check_id
 from holdfast.core.messages import (
     AgentPart,
@@ -133,12 +141,12 @@ class MessageService:
             recorded = await self._record(session_id, prompt)
             if recorded.message is not None:
                 return recorded.message
-            return await self._answer(session_id, recorded.id)
+            return await self.answer(session_id, recorded.id)
         async with self._turns.watch(check_session_id(session_id)) as watched:
             recorded = await self._record(session_id, prompt)
             if recorded.message is not None or await self._turns.is_pending(session_id, recorded.id):
                 await self._turns.ended(session_id, recorded.id, watched)
-        return await self._answer(session_id, recorded.id)
+        return await self.answer(session_id, recorded.id)
 
     async def prompt_async(self, session_id: str, prompt: Prompt) -> None:
         """Record a prompt; its turn shows in the events."""
@@ -162,6 +170,7 @@ class MessageService:
         _check(prompt, instance)
         part_ids = [part.id or self._new_id("prt") for part in prompt.parts]
         now = self._clock.now_ms()
+        taken_back: list[Event] | None = None
         made: list[WithParts] = []
 
         def decide(get: Get) -> Sequence[Event]:
@@ -171,6 +180,8 @@ class MessageService:
                     raise Conflict(f"Message {id} is not a prompt.")
                 return []
             session = session_of(get, session_id)
+            if session.revert is not None and taken_back is None:
+                raise _TakenBack(session_id)
             agent = instance.agent_for(prompt.agent, session.agent)
             model = prompt.model or instance.model_for(agent, session.model)
             if prompt.variant is not None:
@@ -192,8 +203,9 @@ class MessageService:
             )
             made[:] = [message]
             used = SessionModel(id=model.model_id, provider_id=model.provider_id, variant=model.variant)
-            updated = replace(touched(session, now), agent=agent.name, model=used)
+            updated = replace(touched(session, now), agent=agent.name, model=used, revert=None)
             return [
+                *(taken_back or ()),
                 SessionUpdated(session_id=session_id, info=updated),
                 MessageUpdated(session_id=session_id, info=message.info),
                 *(PartUpdated(session_id=session_id, part=part, time=now) for part in message.parts),
@@ -201,7 +213,11 @@ class MessageService:
             ]
 
         key = f"prompt:{id}" if given is not None else None
-        appended = await self._store.append(session_id, decide, key=key)
+        try:
+            appended = await self._store.append(session_id, decide, key=key)
+        except _TakenBack:  # rare, so looked for only when the transaction found it
+            taken_back = await self.taken_back(session_id)
+            appended = await self._store.append(session_id, decide, key=key)
         is_new = appended.recorded > 0 and not appended.duplicate
         return _Recorded(id, made[0] if is_new else None)
 
@@ -214,9 +230,23 @@ class MessageService:
             self._directories[session_id] = directory
         return await self._instances.open(directory)
 
+    async def taken_back(self, session_id: str) -> list[Event]:
+        """What makes a pending revert final, before the next prompt: everything after its place is removed."""
+        mark = (await self._store.session(session_id)).revert
+        if mark is None:
+            return []
+        try:
+            place = find_place(await self._store.history(session_id), mark.message_id, mark.part_id)
+        except NotFound:
+            return []
+        return [
+            *(PartRemoved(session_id=session_id, message_id=part.message_id, part_id=part.id) for part in place.parts),
+            *(MessageRemoved(session_id=session_id, message_id=message.info.id) for message in place.messages),
+        ]
+
     # --- answering ---------------------------------------------------------------------------------------------
 
-    async def _answer(self, session_id: str, message_id: str) -> RawMessage:
+    async def answer(self, session_id: str, message_id: str) -> RawMessage:
         """The last message that answers this one; this one itself if none does. Looks from the newest backwards, because
         it is nearly always there."""
         before: int | None = None
@@ -230,6 +260,37 @@ class MessageService:
                 raise NotFound("Message", message_id)
             before = page.messages[0].version
             limit = min(limit * 8, 512)
+
+
+class _TakenBack(Conflict):
+    """A revert waits to be made final."""
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """A place in a conversation: `parts` of its message and `messages` behind it stand after it."""
+
+    message_id: str
+    part_id: str | None
+    parts: Sequence[Part] = ()
+    messages: Sequence[WithParts]
+
+    def all_parts(self) -> list[Part]:
+        return [*self.parts, *(part for message in self.messages for part in message.parts)]
+
+
+def find_place(history: Sequence[WithParts], message_id: str, part_id: str | None) -> Place:
+    """A message goes with everything after it; so does one whose first part is meant. Raises NotFound."""
+    for at, message in enumerate(history):
+        if message.info.id != message_id:
+            continue
+        ids = [part.id for part in message.parts]
+        if part_id is None or ids[:1] == [part_id]:
+            return Place(message_id=message_id, part_id=None, messages=history[at:])
+        if part_id not in ids:
+            raise NotFound("Part", part_id)
+        parts = message.parts[ids.index(part_id) :]
+        return Place(message_id=message_id, part_id=part_id, parts=parts, messages=history[at + 1 :])
+    raise NotFound("Message", message_id)
 
 
 class _Parent(Wire):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import msgspec
 
 from holdfast.agent.runner import Engine
+from holdfast.agent.snapshots import Snapshots
 from holdfast.core.clock import Clock
 from holdfast.core.ids import Prefix
 from holdfast.core.store import SessionStore
@@ -12,6 +13,7 @@ from holdfast.service.events import EventService
 from holdfast.service.files import FileService
 from holdfast.service.instances import Instances
 from holdfast.service.messages import MessageService
+from holdfast.service.operations import OperationService
 from holdfast.service.projects import Locations, ProjectService
 from holdfast.service.pty import PtyService
 from holdfast.service.requests import RequestService
@@ -29,6 +31,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     projects: ProjectService
     sessions: SessionService
     messages: MessageService
+    operations: OperationService
     turns: TurnService
     requests: RequestService
     events: EventService
@@ -48,9 +51,11 @@ def make_services(
     instances: Instances,
     locations: Locations,
     ptys: PtyService,
+    snapshots: Snapshots | None = None,
 ) -> Services:
     """`pick(n)` gives a random number in [0, n)."""
     turns = TurnService(store, engine)
+    messages = MessageService(store, clock=clock, new_id=new_id, instances=instances, turns=turns)
     return Services(
         clock=clock,
         new_id=new_id,
@@ -58,7 +63,17 @@ def make_services(
         instances=instances,
         projects=ProjectService(store, clock),
         sessions=SessionService(store, clock=clock, new_id=new_id, pick=pick, instances=instances, turns=turns),
-        messages=MessageService(store, clock=clock, new_id=new_id, instances=instances, turns=turns),
+        messages=messages,
+        operations=OperationService(
+            store,
+            clock=clock,
+            new_id=new_id,
+            pick=pick,
+            instances=instances,
+            turns=turns,
+            messages=messages,
+            snapshots=snapshots,
+        ),
         turns=turns,
         requests=RequestService(store, engine),
         events=EventService(store, clock),

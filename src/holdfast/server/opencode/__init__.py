@@ -8,6 +8,7 @@ from holdfast.server.opencode.catalogue import catalogue_routes
 from holdfast.server.opencode.events import EventStreams
 from holdfast.server.opencode.files import file_routes
 from holdfast.server.opencode.messages import message_routes
+from holdfast.server.opencode.operations import operation_routes
 from holdfast.server.opencode.parameters import InstanceProvider
 from holdfast.server.opencode.pty import PtySockets, pty_routes
 from holdfast.server.opencode.requests import request_routes
@@ -24,6 +25,7 @@ def typed_routes(services: Services, streams: EventStreams) -> Sequence[HTTPRout
         *catalogue_routes(services.instances, services.projects, services.locations, streams.announce_disposed),
         *session_routes(services.sessions, services.turns),
         *message_routes(services.messages),
+        *operation_routes(services.operations),
         *request_routes(services.requests),
         *transfer_routes(services.transfer),
         *file_routes(services.files),

@@ -1,0 +1,186 @@
+"""Commands, summaries, taking back, copying and editing, over the whole server."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.agent.providers.conversation import SUMMARISE
+from holdfast.testing.scripted_provider import Stall, call, text
+from tests.server.harness import Server, prompt, texts
+
+
+@pytest.fixture
+async def server(tmp_path: Path):
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "notes.txt").write_text("first\n")
+    async with Server(work, tmp_path / "data") as server:
+        yield server
+
+
+async def post(server: Server, path: str, body: Any = None) -> Any:
+    return (await server.api.post(path, json=body or {})).raise_for_status().json()
+
+
+def only_tool(message: Any) -> Any:
+    (part,) = [part for part in message["parts"] if part["type"] == "tool"]
+    return part
+
+
+async def test_a_command_of_the_user_runs_at_once_and_the_model_sees_it_later(server: Server):
+    id = await server.session()
+    message = await post(server, f"/session/{id}/shell", {"agent": "build", "command": "echo hello"})
+    tool = only_tool(message)
+    assert tool["tool"] == "bash"
+    assert tool["state"]["output"] == "hello\n"
+    assert server.provider.requests == []
+    server.provider.add([*text("I see.")])
+    await server.prompt(id, "What was that?")
+    outputs = [item for item in server.provider.requests[0].conversation if type(item).__name__ == "ToolOutput"]
+    assert [output.output for output in outputs] == ["hello\n"]  # type: ignore[union-attr]
+
+
+async def test_a_command_while_a_turn_runs_is_refused_and_does_not_run(server: Server):
+    stall = Stall()
+    server.provider.add([stall])
+    id = await server.session()
+    await server.api.post(f"/session/{id}/prompt_async", json=prompt("Wait"))
+    await stall.reached.wait()
+    refused = await server.api.post(f"/session/{id}/shell", json={"agent": "build", "command": "touch ran"})
+    assert refused.status_code == 409
+    assert refused.json()["_tag"] == "SessionBusyError"
+    assert not (server.directory / "ran").exists()
+    stall.release()
+
+
+async def test_a_summary_replaces_what_the_model_sees(server: Server):
+    id = await server.session()
+    server.provider.add([*text("One.")])
+    await server.prompt(id, "Say one")
+    server.provider.add([*text("One was said.")])
+    model = {"providerID": "scripted", "modelID": "main"}
+    assert await post(server, f"/session/{id}/summarize", model) is True
+    assert server.provider.requests[1].conversation[-1].text == SUMMARISE  # type: ignore[union-attr]
+    server.provider.add([*text("Two.")])
+    await server.prompt(id, "Say two")
+    said = [item.text for item in server.provider.requests[2].conversation]  # type: ignore[union-attr]
+    assert said[1:] == ["One was said.", "Say two"]
+
+
+async def edited(server: Server) -> tuple[str, str]:
+    """A session whose second prompt changed a file: (session, that prompt)."""
+    id = await server.session()
+    server.provider.add([*text("Hello.")])
+    await server.prompt(id, "Hello")
+    server.provider.add(call("bash", {"command": "echo second >> notes.txt; echo new > new.txt"}))
+    server.provider.add([*text("Done.")])
+    await server.prompt(id, "Change it", messageID="msg_change")
+    assert (server.directory / "notes.txt").read_text() == "first\nsecond\n"
+    return id, "msg_change"
+
+
+async def test_a_revert_brings_files_back_and_the_messages_stay_until_the_next_prompt(server: Server):
+    id, change = await edited(server)
+    session = await post(server, f"/session/{id}/revert", {"messageID": change})
+    assert session["revert"]["messageID"] == change
+    assert "second" in session["revert"]["diff"]
+    assert (server.directory / "notes.txt").read_text() == "first\n"
+    assert not (server.directory / "new.txt").exists()
+    assert len(await server.messages(id)) == 5
+    server.provider.add([*text("Again.")])
+    await server.prompt(id, "Something else")
+    assert [texts(message) for message in await server.messages(id)] == ["Hello", "Hello.", "Something else", "Again."]
+    assert "revert" not in (await server.api.get(f"/session/{id}")).json()
+
+
+async def test_an_unrevert_brings_everything_back(server: Server):
+    id, change = await edited(server)
+    await post(server, f"/session/{id}/revert", {"messageID": change})
+    session = await post(server, f"/session/{id}/unrevert")
+    assert "revert" not in session
+    assert (server.directory / "notes.txt").read_text() == "first\nsecond\n"
+    assert (server.directory / "new.txt").read_text() == "new\n"
+    assert len(await server.messages(id)) == 5
+
+
+async def test_a_revert_can_be_moved_further_back(server: Server):
+    id, change = await edited(server)
+    await post(server, f"/session/{id}/revert", {"messageID": change})
+    first = (await server.messages(id))[0]["info"]["id"]
+    await post(server, f"/session/{id}/revert", {"messageID": first})
+    assert (server.directory / "notes.txt").read_text() == "first\n"
+    await post(server, f"/session/{id}/unrevert")
+    assert (server.directory / "notes.txt").read_text() == "first\nsecond\n"
+
+
+async def test_a_revert_survives_a_restart(tmp_path: Path, server: Server):
+    id, change = await edited(server)
+    await post(server, f"/session/{id}/revert", {"messageID": change})
+    await server.__aexit__(None, None, None)
+    async with Server(server.directory, tmp_path / "data", [[*text("Again.")]]) as second:
+        await second.prompt(id, "Something else")
+        assert len(await second.messages(id)) == 4
+
+
+async def test_a_diff_of_the_session_and_of_a_prompt_says_what_changed(server: Server):
+    id, change = await edited(server)
+    diff = (await server.api.get(f"/session/{id}/diff", params={"messageID": change})).json()
+    assert sorted((d["file"], d["status"]) for d in diff) == [("new.txt", "added"), ("notes.txt", "modified")]
+    session = (await server.api.get(f"/session/{id}")).json()
+    assert session["summary"] == {"additions": 2, "deletions": 0, "files": 2}
+
+
+async def test_a_fork_copies_what_stands_before_a_message_with_ids_of_its_own(server: Server):
+    id, change = await edited(server)
+    fork = await post(server, f"/session/{id}/fork", {"messageID": change})
+    assert fork["title"] == "A session (fork #1)"
+    copied = await server.messages(fork["id"])
+    assert [texts(message) for message in copied] == ["Hello", "Hello."]
+    assert copied[1]["info"]["parentID"] == copied[0]["info"]["id"]
+    assert not {m["info"]["id"] for m in copied} & {m["info"]["id"] for m in await server.messages(id)}
+    again = await post(server, f"/session/{fork['id']}/fork")
+    assert again["title"] == "A session (fork #2)"
+    server.provider.add([*text("Hi.")])
+    assert texts((await server.prompt(fork["id"], "And you?")).json()) == "Hi."
+
+
+async def test_messages_and_parts_can_be_removed_and_edited(server: Server):
+    id, _ = await edited(server)
+    messages = await server.messages(id)
+    first, part = messages[0]["info"]["id"], messages[0]["parts"][0]
+    path = f"/session/{id}/message/{first}/part/{part['id']}"
+    changed = await server.api.patch(path, json={**part, "text": "Edited"})
+    assert changed.json()["text"] == "Edited"
+    assert texts((await server.messages(id))[0]) == "Edited"
+    assert (await server.api.delete(path)).json() is True
+    assert (await server.api.delete(path)).status_code == 404
+    assert (await server.api.delete(f"/session/{id}/message/{first}")).json() is True
+    assert (await server.api.get(f"/session/{id}/message/{first}")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/session/{id}/shell", {"agent": "nobody", "command": "ls"}, 400),
+        ("POST", "/session/{id}/shell", {"agent": "build", "command": "  "}, 400),
+        ("POST", "/session/{id}/shell", {"agent": "build", "command": "a\0b"}, 400),
+        ("POST", "/session/{id}/summarize", {"providerID": "scripted", "modelID": "none"}, 400),
+        ("POST", "/session/{id}/revert", {"messageID": "msg_none"}, 404),
+        ("POST", "/session/{id}/revert", {"messageID": "bad"}, 400),
+        ("POST", "/session/{id}/fork", {"messageID": "msg_none"}, 404),
+        ("POST", "/session/ses_none/fork", {}, 404),
+        ("POST", "/session/{id}/share", None, 503),
+        ("DELETE", "/session/{id}/message/msg_none", None, 404),
+        ("DELETE", "/session/{id}/message/msg_none/part/prt_1", None, 404),
+        ("PATCH", "/session/{id}/message/msg_1/part/prt_1", {"type": "text"}, 400),
+    ],
+)
+async def test_what_cannot_be_done_is_refused_with_a_reason_and_nothing_changes(
+    server: Server, method: str, path: str, body: Any, status: int
+):
+    id = await server.session()
+    refused = await server.api.request(method, path.format(id=id), json=body)
+    assert refused.status_code == status, refused.text
+    assert refused.json()
+    assert await server.messages(id) == []
