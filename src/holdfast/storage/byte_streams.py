@@ -73,8 +73,8 @@ class Backend(Protocol):
 
 
 class Access:
-    """Who reads which streams, and when they last did. Read by the backend's writer while the loop writes it: every
-    operation is one on a dict."""
+    """Who reads which streams that expire when nobody does, and when they last did. Read by the backend's writer while the
+    loop writes it: every operation is one on a dict."""
 
     def __init__(self, clock_ms: Callable[[], int]) -> None:
         self.clock_ms = clock_ms
@@ -243,7 +243,8 @@ class StreamWatch:
         self._interrupted = False
         self._waiter: asyncio.Future[None] | None = None
         feed.watchers += 1
-        access.watched[self._id] = feed.watchers
+        if feed.stream.ttl_seconds is not None:
+            access.watched[self._id] = feed.watchers
 
     async def next(self, *, bytes_max: int) -> Page | None:
         feed = self._feed
@@ -276,7 +277,8 @@ class StreamWatch:
         feed, access = self._feed, self._access
         feed.watchers -= 1
         if feed.watchers:
-            access.watched[self._id] = feed.watchers
+            if self._id in access.watched:
+                access.watched[self._id] = feed.watchers
         else:
             access.watched.pop(self._id, None)
             feed.drop_recent()

@@ -280,6 +280,48 @@ async def test_a_credential_is_good_for_its_paths_and_rights_only(tmp_path: Path
         assert await status("writer", "PUT", "logs/b", **forking) == 403
 
 
+@pytest.mark.parametrize(
+    ("path", "vouched"),
+    [
+        ("__ds/subscriptions/s/callback", True),
+        ("__ds/subscriptions/s/ack", True),
+        ("__ds/subscriptions/s/claim", False),
+        ("__ds/subscriptions/s/streams/a/callback", False),
+        ("__ds/subscriptions/s", False),
+        ("s/callback", False),
+    ],
+)
+async def test_only_what_checks_a_token_itself_goes_without_the_password(path: str, vouched: bool) -> None:
+    async with StreamWorld() as world:
+        scope = {"raw_path": f"/v1/stream/{path}".encode()}
+        assert world.face.vouches_for(scope, {b"authorization": b"Bearer x"}) == vouched
+        assert not world.face.vouches_for(scope, {b"authorization": b"Basic eDp4"})
+        assert not world.face.vouches_for(scope, {})
+
+
+async def test_a_page_of_another_origin_can_read_the_headers(world: StreamWorld) -> None:
+    await world.put("s")
+    answer = await world.get("s", headers={"origin": "https://app.example"})
+
+    assert "Stream-Next-Offset" in answer.headers["access-control-expose-headers"]
+    assert "Stream-SSE-Data-Encoding" in answer.headers["access-control-expose-headers"]
+
+
+async def test_a_watched_stream_does_not_expire(world: StreamWorld) -> None:
+    await world.put("s", {**JSON, "stream-ttl": "5"})
+    async with world.sse("s", "offset=now") as reader:
+        await reader.frame()
+        for _ in range(3):
+            world.clock.advance(4_000)
+            await world.store.byte_streams.upkeep()
+        world.clock.advance(6_000)
+        assert (await world.request("HEAD", "s")).status == 200
+    world.clock.advance(4_000)
+    assert (await world.request("HEAD", "s")).status == 200
+    world.clock.advance(2_000)
+    assert (await world.request("HEAD", "s")).status == 404
+
+
 async def test_a_client_that_asks_too_often_is_told_when_to_come_back(tmp_path: Path) -> None:
     async with StreamWorld(tmp_path, requests_per_second=2) as world:
         answers = [await world.get("s") for _ in range(4)]

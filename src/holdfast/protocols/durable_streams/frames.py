@@ -19,8 +19,9 @@ def data_event(payload: bytes, *, text: bool) -> bytes:
     if b"\r" in payload:
         payload = payload.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if b"\n" in payload:
-        payload = payload.replace(b"\n", b"\ndata:")
-    return b"event: data\ndata:" + payload + b"\n\n"
+        payload = payload.replace(b"\n ", b"\n  ").replace(b"\n", b"\ndata:")
+    space = b" " if payload.startswith(b" ") else b""  # readers take one away
+    return b"event: data\ndata:" + space + payload + b"\n\n"
 
 
 def control_event(offset: str, *, cursor: str, up_to_date: bool, closed: bool) -> bytes:

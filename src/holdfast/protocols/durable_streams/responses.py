@@ -17,12 +17,14 @@ RESPONSE_HEADERS: Final = (
 )
 METHODS: Final = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
 
+EXPOSED: Final = (b"access-control-expose-headers", RESPONSE_HEADERS.encode())
+"""What lets a page of another origin read the headers of an answer."""
+
 SECURITY: Final[HeaderList] = [
     (b"x-content-type-options", b"nosniff"),
     (b"cross-origin-resource-policy", b"cross-origin"),
 ]
 NO_STORE: Final = (b"cache-control", b"no-store")
-SHARED: Final = (b"cache-control", b"public, max-age=60, stale-while-revalidate=300")
 PRIVATE: Final = (b"cache-control", b"private, max-age=60, stale-while-revalidate=300")
 UP_TO_DATE: Final = (b"stream-up-to-date", b"true")
 CLOSED: Final = (b"stream-closed", b"true")
@@ -59,19 +61,9 @@ def preflight() -> Response:
         [
             (b"access-control-allow-methods", METHODS.encode()),
             (b"access-control-allow-headers", REQUEST_HEADERS.encode()),
-            (b"access-control-expose-headers", RESPONSE_HEADERS.encode()),
             (b"access-control-max-age", b"86400"),
         ],
     )
-
-
-def cross_origin(origin: bytes) -> HeaderList:
-    """What lets a page of that origin read the response."""
-    return [
-        (b"access-control-allow-origin", origin),
-        (b"access-control-expose-headers", RESPONSE_HEADERS.encode()),
-        (b"vary", b"origin"),
-    ]
 
 
 def created(*, existed: bool, location: str, content_type: str, offset: str, closed: bool) -> Response:

@@ -1,6 +1,7 @@
 """`/v1/stream/…`: which request is which, and the writes. Reads are in `reads`, what is under `__ds/` in `control`."""
 
 import math
+import re
 import time
 from collections.abc import Callable
 from typing import Final
@@ -18,7 +19,7 @@ from holdfast.protocols.durable_streams.paths import CONTROL, ROOT, is_control, 
 from holdfast.protocols.durable_streams.requests import Headers, parse_append, parse_create, parse_read
 from holdfast.protocols.durable_streams.responses import Response
 from holdfast.protocols.durable_streams.subscriptions import parse_bearer
-from holdfast.server.asgi import HttpScope, Receive, Send
+from holdfast.server.asgi import HttpScope, Message, Receive, Send
 from holdfast.server.streams.answers import send_response, to_response
 from holdfast.server.streams.control import Control
 from holdfast.server.streams.reads import Reads
@@ -27,7 +28,7 @@ from holdfast.service.streams import StreamService
 from holdfast.service.subscriptions import SubscriptionService
 
 _PREFIX: Final = ROOT.encode()
-_CONTROL: Final = f"{ROOT}{CONTROL}/".encode()
+_WITH_TOKEN: Final = re.compile(f"{ROOT}{CONTROL}/subscriptions/[^/]+/(callback|ack|release)".encode())
 
 
 class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +75,8 @@ class StreamFace:
         )
 
     async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
+        if any(name == b"origin" for name, _ in scope["headers"]):
+            send = _exposing(send)
         try:
             response = await self._answer(scope, receive, send)
         except RemoteProtocolError as error:
@@ -227,7 +230,18 @@ class StreamFace:
 
 def _goes_with_wake(raw_path: bytes) -> bool:
     """The token of a wake is all that a callback, an acknowledgement or a release needs."""
-    return raw_path.startswith(_CONTROL) and raw_path.endswith((b"/callback", b"/ack", b"/release"))
+    return _WITH_TOKEN.fullmatch(raw_path) is not None
+
+
+def _exposing(send: Send) -> Send:
+    """For pages of other origins (the gate has admitted them, and names the origin)."""
+
+    async def exposing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], responses.EXPOSED]
+        await send(message)
+
+    return exposing
 
 
 def _describe(stream: Stream) -> Response:
