@@ -28,7 +28,8 @@ STOP_SECONDS_MAX = 5
 
 
 class Arena:
-    """`async with Arena(directory) as arena:` has a server running; its processes are gone at the end."""
+    """`async with Arena(directory) as arena:` has a server running; its processes are gone at the end. `repeated` counts
+    the calls that were made again, by path."""
 
     def __init__(self, directory: Path) -> None:
         self.data = directory / "data"
@@ -38,6 +39,7 @@ class Arena:
         self.events: dict[str, list[Event]] = collections.defaultdict(list)
         self.folds: dict[str, Fold] = collections.defaultdict(Fold)
         self.event_ids: collections.Counter[str] = collections.Counter()
+        self.repeated: collections.Counter[str] = collections.Counter()
         self.model = ModelServer()
         self.watcher = SseWatcher(self._on_event)
         self._ids = IdGenerator(lambda: time.time_ns() // 1_000_000, os.urandom)
@@ -112,6 +114,7 @@ class Arena:
             if status is not None and status != 503:  # 503: it is about to stop
                 assert status in expected, f"{method} {path}: {status} {answer[:1000]!r}"
                 return json.loads(answer) if answer else None
+            self.repeated[path] += 1
             async with self._started:
                 await self._started.wait_for(lambda g=generation: self._generation > g)
 
