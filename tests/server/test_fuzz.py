@@ -92,7 +92,8 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
 
 @pytest.mark.slow
 def test_no_request_brings_the_server_into_trouble(fuzzed: Fuzzed):
-    document = schemathesis.openapi.from_url(f"{fuzzed.url}/doc").exclude(path_regex="/event$")
+    # Streams never end; sharing is a 503 for as long as there is no hub.
+    document = schemathesis.openapi.from_url(f"{fuzzed.url}/doc").exclude(path_regex="/(event|share)$")
     failures: list[Exception] = []
     for operation in document.get_all_operations():
         try:
