@@ -151,8 +151,8 @@ their deltas."""
 
 
 class StreamStore(Protocol):
-    """Durable, append-only streams. (Create, close, fork, producers and expiry arrive with the Durable Streams face; the
-    reading half is shared with sessions, whose streams are read through it.)"""
+    """The durable, append-only streams of sessions, as they are read. Streams that anybody writes (create, close, fork,
+    producers, expiry) are `core.streams`; to their readers, sessions are streams like those."""
 
     def head(self) -> Offset:
         """The offset of the newest durable record of the store, BEGINNING if there is none."""
