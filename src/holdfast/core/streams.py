@@ -21,7 +21,7 @@ JSON: Final = "application/json"
 # --- values -----------------------------------------------------------------------------------------------------
 
 
-class Retention(msgspec.Struct, frozen=True):
+class Retention(msgspec.Struct, frozen=True, omit_defaults=True):
     """Keep at least the last so many bytes, records, seconds; whichever bound is passed first lets go. None: no bound."""
 
     bytes: int | None = None
@@ -29,7 +29,7 @@ class Retention(msgspec.Struct, frozen=True):
     seconds: int | None = None
 
 
-class Stream(msgspec.Struct, frozen=True, kw_only=True):
+class Stream(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The state of a stream. Times in ms.
 
     `id` is its identity: a position, so never used again. `tail` is the position of its newest record (0 if there is

@@ -26,8 +26,9 @@ def structure(database: Database) -> list[Difference]:
         )
         found += [Difference("", f"{table} of stream {stream}", "a row", None) for (stream,) in orphans]
     miscounted = database.all(
-        "SELECT path, data ->> '$.forks', ifnull(n, 0) FROM byte_stream LEFT JOIN (SELECT data ->> '$.source_id' AS source, "
-        "count(*) AS n FROM byte_stream GROUP BY source) ON source = id WHERE data ->> '$.forks' != ifnull(n, 0)"
+        "SELECT path, ifnull(data ->> '$.forks', 0) AS stored, ifnull(n, 0) AS counted FROM byte_stream LEFT JOIN "
+        "(SELECT data ->> '$.source_id' AS source, count(*) AS n FROM byte_stream GROUP BY source) ON source = id "
+        "WHERE stored != counted"
     )
     return found + [Difference(path, "forks", str(stored), str(counted)) for path, stored, counted in miscounted]
 
