@@ -1,0 +1,245 @@
+"""No command of a line escapes the user's rules. The shell itself is the judge: what it runs has to have been asked for."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from holdfast.agent.permissions import Ask, matches, verdict
+from holdfast.agent.tools.shell_commands import UNCLEAR, commands_of, prefix_of
+from holdfast.core.permissions import PermissionRule
+
+NAMES = ("c1", "c2", "c3")
+
+
+@pytest.mark.parametrize(
+    ("line", "commands"),
+    [
+        ("echo permitted && ls", ["echo permitted", "ls"]),
+        ("a; b | c || d & e", ["a", "b", "c", "d", "e"]),
+        ("a\n\nb;", ["a", "b"]),
+        ("echo 'a; b' \"c; d\" e\\;f", ["echo 'a; b' \"c; d\" e\\;f"]),
+        ("echo $(rm x) `date`", ["rm x", "date", "echo $(rm x) `date`"]),
+        ('echo "$(a "$(b)")"', ["b", 'a "$(b)"', 'echo "$(a "$(b)")"']),
+        ("(a; b) > f", ["a", "b", "> f"]),
+        ("{ a; b; }", ["a", "b"]),
+        ("diff <(a) >(b)", ["a", "b", "diff <(a) >(b)"]),
+        ("if a; then b; else c; fi", ["a", "b", "c"]),
+        ("for f in *.py $(ls); do cat $f; done", ["ls", "cat $f"]),
+        ("while ! a; do time b; done", ["a", "b"]),
+        ("a 2>&1 >| f &> g", ["a 2>&1 >| f &> g"]),
+        ("a # b; c\nd", ["a", "d"]),
+        ("# all comment", ["# all comment"]),
+        ("echo ${x} $# ${#x} ${x%.py} a#b", ["echo ${x} $# ${#x} ${x%.py} a#b"]),
+        ("A=1 B=2 git log", ["A=1 B=2 git log", "git log"]),
+        ("f() { rm x; }", ["f", "rm x"]),
+        ("", [""]),
+    ],
+)
+def test_the_commands_of_a_line(line: str, commands: list[str]) -> None:
+    assert list(commands_of(line)) == commands
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cat <<EOF\n$(rm x)\nEOF",
+        "echo 'a",
+        'echo "a',
+        "echo $(a",
+        "echo `a",
+        "a)",
+        "a\\",
+        "echo $((1 + $(rm x)))",
+        'echo "$((rm x) )"',
+        "((x = 1))",
+        "echo $'\\'' ; rm x ; echo '\\'",
+        "echo ${x:-$(rm x)}",
+        "echo ${x:- # }; rm x",
+        "echo `echo \\`rm x\\``",
+        "function git { rm x; }",
+        "case $x in a) rm x;; esac",
+        "coproc rm x",
+        "a &>b rm x",
+        "echo " + "$(" * 1000 + ")" * 1000,
+        "a;" * 100_000,
+    ],
+)
+def test_a_line_that_cannot_be_taken_apart_is_not_allowed_by_a_rule_for_a_program(line: str) -> None:
+    rules = [_allow(f"{name} *") for name in ("cat", "echo", "git", "a", "x", "f")]
+
+    assert commands_of(line)[0] == UNCLEAR + line.strip()
+    assert verdict(Ask(permission="bash", patterns=commands_of(line)), rules) == "ask"
+    assert verdict(Ask(permission="bash", patterns=commands_of(line)), [_allow("*")]) == "allow"
+
+
+def test_a_rule_that_forbids_a_program_holds_in_a_line_that_cannot_be_taken_apart() -> None:
+    rules = [_allow("*"), PermissionRule(permission="bash", pattern="rm *", action="deny")]
+
+    for line in ("cat <<EOF; rm x\nEOF", "echo $((1)); rm x", "echo `echo \\`rm x\\``", "X=1 rm x", "echo 'a\nrm x"):
+        assert verdict(Ask(permission="bash", patterns=commands_of(line)), rules) == "deny"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "c1 # don't\nc2 x\n# don't",
+        "c1 # \\\nc2 x",
+        "c1 \\>|c2 x",
+        "c1 a\\ #b; c2 x",
+        'c1 "`c2 x`"',
+        "c1 '\\'; c2 x",
+        "c1 \\\\; c2 x",
+        'c1 "\\""; c2 x',
+        "c1 >f&c2 x",
+        "c1 2>&1|c2 x",
+        "c1 <f|c2",
+        "c1\tx&c2\ty",
+        "! c1 || { c2 x; }",
+        "c1 {a,b};c2",
+        "c1 a=(b);c2",
+        "c1() { c2 x; }; c1",
+        'c1 "${x}" ; c2',
+        "c1 $; c2",
+        "c1 '$(' ; c2 ')'",
+        "c1\r\nc2 x",
+        "c1 \u00a0#x; c2",
+    ],
+)
+def test_lines_that_once_hid_a_command(tmp_path: Path, line: str) -> None:
+    _judged(line, tmp_path)
+
+
+WORDS = ("c1", "c2", "c3", "c1 ", "c2 x", "f", "~", "*", "é", "!", "=", "x=1", ",", "{c1,c2}", "time ")
+SIGNS = (
+    " ",
+    "\n",
+    "\t",
+    "\r",
+    "\u00a0",
+    ";",
+    "&",
+    "|",
+    "&&",
+    "||",
+    "|&",
+    "&>",
+    ">",
+    "<",
+    ">>",
+    "2>&1",
+    ">|",
+    "#",
+    " #",
+)
+QUOTES = (
+    "'",
+    '"',
+    "`",
+    "\\",
+    "\\'",
+    '\\"',
+    "\\`",
+    "\\\n",
+    "$'",
+    '$"',
+    "$",
+    "${x}",
+    "${x",
+    "$[",
+    "<<f\n",
+    "\nf\n",
+    "<<<",
+)
+GROUPS = ("$(", "(", ")", "((", "))", "$((", "<(", "{ ", " }", "}", "()", "[[ ", " ]]", "function ")
+BLOCKS = ("if ", "; then ", "; fi", "for x in a; do ", "; done", "case a in a) ", ";; esac")
+fragments = st.sampled_from((*WORDS, *SIGNS, *QUOTES, *GROUPS, *BLOCKS))
+
+
+@given(st.lists(fragments, min_size=1, max_size=12).map("".join))
+@example("c1 \\>|c2")
+@example("c1 # '\nc2 # '")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=400)
+def test_whatever_the_shell_runs_was_asked_for(tmp_path: Path, line: str) -> None:
+    """For any line: a program that the shell runs in it is not run under rules that allow only the other programs."""
+    _judged(line, tmp_path)
+
+
+@given(st.text("ab \n;&|'\"`$(){}#\\<>=!", max_size=40))
+def test_any_line_has_commands(line: str) -> None:
+    assert commands_of(line)
+    assert all(prefix_of(command) is not None for command in commands_of(line))
+
+
+# --- always -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "prefix"),
+    [
+        ("echo permitted", "echo *"),
+        ("ls", "ls *"),
+        ("git log -p", "git log *"),
+        ("npm run test", "npm run *"),
+        ("./scripts/test -x", "./scripts/test *"),
+        ("git", "git"),
+        ("git -C /x push", "git -C /x push"),
+        ("/usr/bin/git push", "/usr/bin/git push *"),
+        ("bash -c 'rm x'", "bash -c 'rm x'"),
+        ("sudo ls", "sudo ls"),
+        ("/usr/bin/env ls", "/usr/bin/env ls"),
+        ("LD_PRELOAD=x.so git log", "LD_PRELOAD=x.so git log"),
+        ("$PROGRAM x", "$PROGRAM x"),
+        ("> f", "> f"),
+        ("unclear: cat <<EOF", "unclear: cat <<EOF"),
+        ("", ""),
+    ],
+)
+def test_what_always_allows(command: str, prefix: str) -> None:
+    assert prefix_of(command) == prefix
+    assert matches(prefix, command)
+
+
+# --- the judge --------------------------------------------------------------------------------------------------
+
+
+def _allow(pattern: str) -> PermissionRule:
+    return PermissionRule(permission="bash", pattern=pattern, action="allow")
+
+
+def _judged(line: str, directory: Path) -> None:
+    patterns = commands_of(line)
+    for shell in filter(None, (shutil.which("bash"), shutil.which("dash"))):
+        for name in _run(shell, line, directory):
+            rules = [_allow(f"{other} *") for other in NAMES if other != name]
+            assert verdict(Ask(permission="bash", patterns=patterns), rules) != "allow", (shell, name, patterns)
+
+
+def _run(shell: str, line: str, directory: Path) -> set[str]:
+    """The programs of ours that a shell runs: scripts that only note their name."""
+    place = directory / "bin"
+    log = directory / "log"
+    if not place.exists():
+        place.mkdir()
+        for name in NAMES:
+            (place / name).write_text(f"#!/bin/sh\necho {name} >> {log}\n")
+            (place / name).chmod(0o755)
+        (directory / "work").mkdir()
+    log.unlink(missing_ok=True)
+    subprocess.run(
+        [shell, "-c", line],
+        cwd=directory / "work",
+        env={"PATH": str(place)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,  # read until all that runs in the background has ended too
+        stderr=subprocess.DEVNULL,
+        timeout=20,
+        check=False,
+    )
+    for left in os.scandir(directory / "work"):
+        os.unlink(left)
+    return set(log.read_text().split()) if log.exists() else set()
