@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Awaitable
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,6 +68,7 @@ async def assert_sound(directory: Path, acknowledged: list[Appended]) -> None:
         await store.close()
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(after=st.integers(0, 260), fault=st.sampled_from(FAULTS), seed=st.integers(0, 1 << 30))
 def test_whatever_the_moment_at_which_the_disk_fails_nothing_acknowledged_is_lost(

@@ -125,6 +125,7 @@ def test_a_second_server_is_told_who_has_the_directory(directory: Path) -> None:
     asyncio.run(open_and_close(directory))
 
 
+@pytest.mark.slow
 def test_a_directory_that_cannot_be_written_is_named() -> None:
     """Root may write anywhere, so somebody else has to try; the directory is one that anybody can reach."""
     program = (
@@ -292,6 +293,7 @@ async def test_a_newer_version_brings_the_schema_up_to_date(used: Path, monkeypa
 # --- the write-ahead log
 
 
+@pytest.mark.slow
 async def test_the_write_ahead_log_is_bounded_even_if_there_is_always_a_reader(directory: Path) -> None:
     store = await open_store(directory)
     wal = directory / "holdfast.db-wal"

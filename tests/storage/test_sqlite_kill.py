@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from holdfast.storage.sqlite import SqliteStore
 from holdfast.testing.store_conformance import StoreClock
 from holdfast.testing.store_conformance.base import log
@@ -67,6 +69,7 @@ async def check(directory: Path, told: set[str]) -> None:
         await store.close()
 
 
+@pytest.mark.slow
 def test_whatever_the_moment_of_the_kill_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     told: set[str] = set()
     chance = random.Random(1)
