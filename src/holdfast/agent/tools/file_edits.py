@@ -322,7 +322,7 @@ def _recorded(metadata: Mapping[str, Any] | None) -> list[_Write]:
 
 async def _uninterrupted(work: Callable[[], _T]) -> _T:
     """In a thread, to its end; if we are cancelled meanwhile, that is raised afterwards."""
-    task = asyncio.create_task(asyncio.to_thread(work))
+    task = asyncio.get_running_loop().run_in_executor(None, work)  # no task: nobody else can cancel it
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:
