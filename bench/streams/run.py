@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -50,7 +51,7 @@ MEASURES = (
     "subscriber_kb",
 )
 SLOW_REFERENCE = {"sse_100_at_2000", "sse_1000_at_20", "tail_of_100000"}
-"""The reference would take minutes for these."""
+"""The reference would take minutes for these; on a slow disk, also for `sse_100_at_200`."""
 
 
 def install_reference(directory: Path) -> Path:
@@ -89,6 +90,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=SCENARIOS)
     parser.add_argument("--without-reference", action="store_true")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are ended, too
 
     results: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
