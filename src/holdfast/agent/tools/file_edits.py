@@ -77,7 +77,8 @@ class FileEdits:
     async def asks(self, paths: Sequence[str], plan: Planner, context: ToolContext) -> list[Ask]:
         """What the user is asked: leave to go to places outside of the project, and to make this change."""
         targets = _resolved(paths, context)
-        planned = await self._planned(targets, plan, context)
+        async with self._alone(targets):  # or content and stamp could be from before and after another call
+            planned = await self._planned(targets, plan, context)
         names = tuple(shown(context, target) for target in targets)
         metadata = {"filepath": ", ".join(names), "diff": planned.metadata["diff"]}
         if "files" in planned.metadata:

@@ -1,0 +1,170 @@
+"""Edits in a real turn: what the session has read is known from its log, and a kill neither loses nor repeats a change."""
+
+import asyncio
+import os
+from pathlib import Path
+
+from holdfast.agent.runner import Engine
+from holdfast.agent.tools import Tool, ToolBox
+from holdfast.agent.tools.apply_patch import ApplyPatch
+from holdfast.agent.tools.edit import Edit
+from holdfast.agent.tools.file_edits import FileEdits
+from holdfast.agent.tools.read import Read
+from holdfast.core.ids import IdGenerator
+from holdfast.core.messages import AssistantMessage, ToolCompleted, ToolError, ToolPart
+from holdfast.core.session import IDLE
+from holdfast.storage.memory import MemoryStore
+from holdfast.testing.manual_clock import ManualClock
+from holdfast.testing.scripted_provider import ScriptedProvider, call, text
+from tests.agent.scripts import Call, Say, ScriptedModel, World
+from tests.agent.test_runner import Server, serving
+from tests.agent.test_runner_killed import Life, MortalStore, _work
+from tests.core import samples as s
+
+
+def tools() -> tuple[Tool, ...]:
+    edits = FileEdits()
+    return Read(), Edit(edits), ApplyPatch(edits)
+
+
+async def states(store: MemoryStore) -> list[ToolCompleted | ToolError]:
+    parts = [part for message in await store.history(s.SESSION) for part in message.parts if isinstance(part, ToolPart)]
+    assert all(isinstance(part.state, ToolCompleted | ToolError) for part in parts)
+    return [part.state for part in parts if isinstance(part.state, ToolCompleted | ToolError)]
+
+
+async def test_a_file_read_before_a_restart_may_be_edited_after_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("a\n")
+    provider = ScriptedProvider(
+        [call("read", {"filePath": str(path)})],
+        [text("Read.")],
+        [call("edit", {"filePath": str(path), "oldString": "a", "newString": "b"})],
+        [text("Done.")],
+    )
+    async with serving(provider, *tools()) as first:
+        await first.prompt()
+        await first.engine.idle()
+        await first.engine.stop()
+        second = Server(provider, *tools(), store=first.store)
+        await second.engine.start()
+        await second.prompt("msg_u2", "go on")
+        await second.engine.idle()
+        await second.engine.stop()
+
+        assert path.read_text() == "b\n"
+
+
+async def test_a_file_changed_between_two_turns_has_to_be_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("a\n")
+    edit = call("edit", {"filePath": str(path), "oldString": "a", "newString": "b"})
+    read = call("read", {"filePath": str(path)})
+    provider = ScriptedProvider([read], [text("Read.")], [edit], [read], [edit], [text("Done.")])
+    async with serving(provider, *tools()) as server:
+        await server.prompt()
+        await server.engine.idle()
+        path.write_text("a\nmore\n")
+        await server.prompt("msg_u2", "edit")
+        await server.engine.idle()
+
+        _, refused, _, done = await states(server.store)
+        assert isinstance(refused, ToolError)
+        assert "changed by somebody else" in refused.error
+        assert isinstance(done, ToolCompleted)
+        assert path.read_text() == "b\nmore\n"
+
+
+async def test_a_file_that_another_session_read_was_not_read_in_this_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("a\n")
+    provider = ScriptedProvider(
+        [call("edit", {"filePath": str(path), "oldString": "a", "newString": "b"})], [text("Done.")]
+    )
+    async with serving(provider, *tools()) as server:
+        await server.prompt()
+        await server.engine.idle()
+
+        (refused,) = await states(server.store)
+        assert isinstance(refused, ToolError)
+        assert "was not read in this session" in refused.error
+        assert path.read_text() == "a\n"
+
+
+async def life(store: MemoryStore, clock: ManualClock, steps: int, script: tuple[Say, ...]) -> None:
+    """One life of a server, which ends after so many calls of its store and its model."""
+    life = Life(steps)
+    model = ScriptedModel(script, pause=life.pause)
+    engine = Engine(
+        store=MortalStore(store, life),  # type: ignore[arg-type]
+        clock=clock,
+        new_id=store.ids.new,
+        jitter=lambda: 0.0,
+        environment=World(model, ToolBox(tools())),
+        owner="server",
+    )
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    ended = asyncio.ensure_future(life.dead.wait())
+    work = asyncio.ensure_future(_work(engine, clock, life))
+    await asyncio.wait({ended, work}, return_when=asyncio.FIRST_COMPLETED)
+    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)  # also what they do in threads: a dead process writes no more
+    await engine.stop()
+
+
+async def story(directory: Path, lives: list[int]) -> None:
+    for left in os.scandir(directory):
+        os.unlink(left)
+    path = directory / "a.txt"
+    path.write_text("1\n2\n")
+    patch = "\n".join(
+        (
+            "*** Begin Patch",
+            f"*** Update File: {path}",
+            f"*** Move to: {directory}/b.txt",
+            "-2.",
+            "+two",
+            f"*** Add File: {directory}/c.txt",
+            "+new",
+            "*** End Patch",
+        )
+    )
+    script = (
+        Say(calls=(Call("read", {"filePath": str(path)}),)),
+        Say(
+            calls=(
+                Call("edit", {"filePath": str(path), "oldString": "1\n", "newString": "one\n1.\n"}),
+                Call("edit", {"filePath": str(path), "oldString": "2\n", "newString": "2.\n"}),
+            )
+        ),
+        Say(calls=(Call("apply_patch", {"patchText": patch}),)),
+        Say(words=("Done.",)),
+    )
+    clock = ManualClock()
+    store = MemoryStore(clock.now_ms, IdGenerator(clock.now_ms, os.urandom))
+    await store.append(
+        s.SESSION, [s.created(), s.message(s.user()), s.part(s.prompt_text("prt_u1", "edit")), s.requested()]
+    )
+    for steps in (*lives, 10_000):
+        await life(store, clock, steps, script)
+
+    assert {entry.name: Path(entry).read_text() for entry in os.scandir(directory)} == {
+        "b.txt": "one\n1.\ntwo\n",
+        "c.txt": "new\n",
+    }
+    done = [state for state in await states(store) if not (state.metadata or {}).get("incomplete")]
+    assert [type(state) for state in done] == [ToolCompleted] * 4, (lives, [getattr(state, "error", "") for state in done])
+    assert all("writes" not in (state.metadata or {}) for state in done)
+    assert (await store.turn_state(s.SESSION)).status == IDLE
+    assert all(m.info.time.completed for m in await store.history(s.SESSION) if isinstance(m.info, AssistantMessage))
+
+
+def test_edits_killed_at_any_await_happen_once(tmp_path: Path) -> None:
+    """Wherever the server is killed, once or twice: after the restart every change is made, none is made twice, and nothing
+    else is left in the directory."""
+    for steps in range(0, 120, 2):
+        asyncio.run(story(tmp_path, [steps]))
+    for steps in range(1, 60, 7):
+        asyncio.run(story(tmp_path, [steps, 12]))
