@@ -58,7 +58,7 @@ def holdfast(directory: Path, model_url: str) -> Peer:
 
 
 def _work_directory(directory: Path, model_url: str) -> Path:
-    """The project both work on: outside git, so that OpenCode takes no snapshots, which Holdfast has not yet either."""
+    """The project both work on: outside git, so that neither takes snapshots of it."""
     work = directory / "work"
     work.mkdir()
     config = {
