@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.agent.permissions import Ask, denied_entirely, evaluate, matches, verdict
+from holdfast.agent.permissions import Ask, denied_entirely, evaluate, matches, permission_of, verdict
 from holdfast.core.permissions import PermissionAction, PermissionRule
 
 
@@ -65,3 +65,12 @@ def test_no_pattern_and_no_text_is_an_error(pattern: str, text: str):
 def test_a_pattern_without_wildcards_matches_itself_and_a_longer_text_does_not_match_it(text: str):
     assert matches(text, text)
     assert not matches(text, text + "x")
+
+
+def test_all_tools_that_change_files_ask_for_edit() -> None:
+    assert [permission_of(tool) for tool in ("edit", "write", "apply_patch", "bash")] == [
+        "edit",
+        "edit",
+        "edit",
+        "bash",
+    ]

@@ -41,6 +41,11 @@ def evaluate(permission: str, pattern: str, rules: Iterable[PermissionRule]) -> 
     return action
 
 
+def permission_of(tool: str) -> str:
+    """What the calls of a tool ask for: its own name, or `edit` for all that change files."""
+    return "edit" if tool in ("write", "apply_patch") else tool
+
+
 def denied_entirely(permission: str, rules: Iterable[PermissionRule]) -> bool:
     """Whether no use of it can be allowed: such a tool is not shown to the LLM."""
     last = [rule for rule in rules if matches(rule.permission, permission)]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from holdfast.agent.permissions import denied_entirely
+from holdfast.agent.permissions import denied_entirely, permission_of
 from holdfast.agent.providers.registry import DEMO_MODEL
 from holdfast.agent.runner import ResolvedModel
 from holdfast.agent.snapshots import Snapshots, WorkTree
@@ -75,7 +75,9 @@ class InstanceEnvironment:
         rules = self.rules(session, user)
         off = {name for name, wanted in (user.tools or {}).items() if not wanted}
         return ToolBox(
-            tool for name, tool in self._tools.items() if name not in off and not denied_entirely(name, rules)
+            tool
+            for name, tool in self._tools.items()
+            if name not in off and not denied_entirely(permission_of(name), rules)
         )
 
     def rules(self, session: Session, user: UserMessage) -> tuple[PermissionRule, ...]:

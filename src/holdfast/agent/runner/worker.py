@@ -24,6 +24,7 @@ from holdfast.agent.runner.output import ModelOutput
 from holdfast.agent.runner.recorder import Recorder
 from holdfast.agent.runner.session_log import SessionLog
 from holdfast.agent.runner.titles import is_unnamed, name_session
+from holdfast.agent.tools.invalid import INVALID
 from holdfast.core.codec import decode, type_of
 from holdfast.core.errors import HoldfastError, Invalid, LeaseLost, NotFound, StorageError
 from holdfast.core.events import Event, MessageRemoved, SessionStatusChanged, TurnAbortRequested, TurnSuspended
@@ -214,7 +215,7 @@ class Worker:
             prompt_id=user.id,
             model_id=model.model_id,
             system=self._environment.system(state.session, user, turn.assistant(step).agent),
-            tools=tuple(ToolSpec(tool.id, tool.description, tool.parameters) for tool in tools),
+            tools=tuple(ToolSpec(tool.id, tool.description, tool.parameters) for tool in tools if tool.id != INVALID),
             output_tokens_max=model.output_tokens_max,
         )
         async with aclosing(model.provider.stream(request)) as chunks:

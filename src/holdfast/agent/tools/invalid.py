@@ -1,16 +1,18 @@
 """The tool `invalid`: what a call becomes that cannot be one, so that the LLM reads why. No LLM calls it by itself."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from holdfast.agent.permissions import Ask
 from holdfast.agent.tools.base import ToolContext, ToolResult
 from holdfast.agent.tools.results import result
 from holdfast.core.messages import ToolPart
 
+INVALID: Final = "invalid"
+
 
 class Invalid:
-    id = "invalid"
+    id = INVALID
     repeatable = True
     description = "Not to be called. It stands in for calls that are wrong, and says what is wrong with them."
     parameters: dict[str, Any] = {  # noqa: RUF012 - the port's shape; nobody writes to it
