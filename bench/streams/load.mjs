@@ -184,7 +184,13 @@ async function fanOut({ subscribers, rate }) {
     if (wait > 1) await new Promise((done) => setTimeout(done, wait))
     const writer = free.pop() ?? (await new Promise((done) => waiting.push(done)))
     const body = `{"sent":${performance.now()},"text":"${FILL}"}`
-    under_way.push(writer.ask("POST", path, JSON_TYPE, body).then((answer) => (expect(answer, 200, 204), waiting.shift()?.(writer) ?? free.push(writer))))
+    const release = (answer) => {
+      expect(answer, 200, 204)
+      const next = waiting.shift()
+      if (next) next(writer)
+      else free.push(writer)
+    }
+    under_way.push(writer.ask("POST", path, JSON_TYPE, body).then(release))
   }
   await Promise.all(under_way)
   const elapsed = (performance.now() - began) / 1000
