@@ -155,7 +155,8 @@ async def _with_new_files(git: Git) -> AsyncGenerator[Git]:
         index = os.path.join(directory, "index")
         theirs = await git.line("rev-parse", "--git-path", "index")
         if theirs is not None and os.path.exists(theirs := os.path.join(git.directory, theirs)):
-            await asyncio.to_thread(shutil.copyfile, theirs, index)
+            # With its time: git looks into files that are as old as the index, and trusts those that are older.
+            await asyncio.to_thread(shutil.copy2, theirs, index)
         scratch = git.having(GIT_INDEX_FILE=index)
         listed = await git.run("ls-files", "-z", "--others", "--exclude-standard")
         new = [name for name in split(listed.output) if not name.endswith(b"/")][:_NEW_FILES_MAX]
