@@ -155,7 +155,10 @@ async def story(directory: Path, lives: list[int]) -> None:
         "c.txt": "new\n",
     }
     done = [state for state in await states(store) if not (state.metadata or {}).get("incomplete")]
-    assert [type(state) for state in done] == [ToolCompleted] * 4, (lives, [getattr(state, "error", "") for state in done])
+    assert [type(state) for state in done] == [ToolCompleted] * 4, (
+        lives,
+        [getattr(state, "error", "") for state in done],
+    )
     assert all("writes" not in (state.metadata or {}) for state in done)
     assert (await store.turn_state(s.SESSION)).status == IDLE
     assert all(m.info.time.completed for m in await store.history(s.SESSION) if isinstance(m.info, AssistantMessage))
