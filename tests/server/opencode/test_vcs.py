@@ -40,17 +40,6 @@ async def test_branch_status_and_diff(server: Server, work: Path) -> None:
     assert (await server.api.get("/vcs/diff", params={"mode": "branch"})).json() == []
 
 
-async def test_a_change_within_the_tick_of_the_clock_of_a_commit_is_seen(server: Server, work: Path) -> None:
-    git(work, "checkout", "-q", "a.txt")
-    git(work, "config", "core.trustctime", "false")
-    committed = (work / "a.txt").stat().st_mtime_ns
-    git(work, "update-index", "--refresh")
-    os.utime(work / ".git" / "index", ns=(committed, committed))
-    (work / "a.txt").write_text("two\n")
-    os.utime(work / "a.txt", ns=(committed, committed))
-    assert [change["file"] for change in (await server.api.get("/vcs/status")).json()] == ["a.txt", "new.txt"]
-
-
 async def test_a_raw_diff_can_be_applied(server: Server, work: Path) -> None:
     raw = await server.api.get("/vcs/diff/raw")
     assert raw.headers["content-type"] == "text/x-diff; charset=utf-8"
