@@ -51,7 +51,6 @@ CREATE TABLE session (
 
 CREATE INDEX session_updated ON session (updated);
 CREATE INDEX session_directory ON session (directory, updated);
-CREATE INDEX session_project ON session (project_id, updated);
 CREATE INDEX session_parent ON session (parent_id, updated) WHERE parent_id IS NOT NULL;
 CREATE INDEX session_busy ON session (stream) WHERE busy;
 CREATE INDEX session_unfinished ON session (stream) WHERE unfinished;

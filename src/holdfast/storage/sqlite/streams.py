@@ -150,6 +150,8 @@ class Streams:
         """Write the rows that the stream's newest record changes. Answers the position of the part it belongs to, None
         if it belongs to none. A delta writes nothing: it stays in the log (see DELTAS_MAX)."""
         part: int | None = None
+        if isinstance(event, SessionCreated):  # the new row has all of it; see NEW_SESSION
+            changes = changes[:1]
         for change in changes:
             match change:
                 case AppendText(key):
@@ -177,7 +179,7 @@ class Streams:
                     stream.forget(lambda entity: isinstance(entity, PermissionEntry | QuestionEntry))
                 case Clear():
                     self._clear(stream)
-        if isinstance(event, SessionCreated | SessionUpdated | SessionDeleted):
+        if isinstance(event, SessionUpdated | SessionDeleted):
             stream.deleted = isinstance(event, SessionDeleted)
             time = event.info.time
             self._database.run(
