@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.core.codec import to_json
-from holdfast.core.events import PartDelta, TurnEnded, TurnOutcome
+from holdfast.core.events import PartDelta, TurnEnded, TurnOutcome, TurnRequested
 from holdfast.core.messages import ToolCompleted, ToolError, ToolPart
 from tests.kill.arena import Arena
 from tests.kill.checks import (
@@ -175,6 +175,22 @@ def _says(state: ToolError, mark: str) -> bool:
     return bool((state.metadata or {}).get(mark))
 
 
+async def subagent(round: Round) -> None:
+    """A task that another agent does in a session of its own: its turn ends once too, and its answer arrives."""
+    session, arena = round.session, round.arena
+    task = {"description": "count", "prompt": "[[tokens=30]] [[delay=3]]", "subagent_type": "general"}
+    prompt = await round.prompt(session, f"[[tool=task {json.dumps(task)}]] [[tokens=10]] [[delay=3]]")
+    same(round.text(prompt), "Calling. " + tokens(10))
+    children = [id for id, fold in arena.folds.items() if fold.exists and fold.session.parent_id == session]
+    same(len(children), 1)
+    for child in children:
+        prompts = [event.message_id for event in arena.events[child] if isinstance(event, TurnRequested)]
+        await arena.watcher.until(lambda child=child, prompts=prompts: is_quiet(arena, child, prompts))
+        await check_session(arena, child, prompts)
+    outputs = [call.state.output for call in _calls(round, prompt) if isinstance(call.state, ToolCompleted)]
+    same([tokens(30).strip() in output for output in outputs], [True])
+
+
 async def permission(round: Round) -> None:
     """The third of three equal calls is asked for. The request waits over restarts, and its answer is not lost."""
     session, arena = round.session, round.arena
@@ -276,6 +292,7 @@ SCENARIOS = {
     "tool": Scenario(tool, events=40),
     "parallel_tools": Scenario(parallel_tools, events=35),
     "files": Scenario(files, events=50),
+    "subagent": Scenario(subagent, events=35),
     "permission": Scenario(permission, events=45),
     "queue": Scenario(queue, events=110),
     "messages": Scenario(messages, events=120),
