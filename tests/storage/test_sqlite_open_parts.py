@@ -1,8 +1,10 @@
 """A part that a model writes for a long time: its text is in the log, and now and then in its row."""
 
 import os
-import sqlite3
 from pathlib import Path
+from typing import Any
+
+import apsw
 
 from holdfast.storage.sqlite import SqliteStore
 from holdfast.storage.sqlite.streams import DELTAS_MAX
@@ -16,10 +18,12 @@ async def open_store(directory: Path) -> SqliteStore:
 
 
 def deltas_beyond_the_row(directory: Path) -> int:
-    with sqlite3.connect(directory / "holdfast.db") as connection:
-        ((count,),) = connection.execute(
-            "SELECT count(*) FROM record JOIN part ON part.position = record.part WHERE record.position > grows_after"
-        )
+    # Not with the standard library's SQLite: when a second one in this process closes the file, the system takes the locks
+    # of the first away, and its readers lose the log under their feet.
+    connection: Any = apsw.Connection(str(directory / "holdfast.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    ((count,),) = connection.execute(
+        "SELECT count(*) FROM record JOIN part ON part.position = record.part WHERE record.position > grows_after"
+    )
     connection.close()
     return count
 
