@@ -231,6 +231,8 @@ class SqliteStore:
             reader = open_reader(self._database.path, self._vfs)
             self._readers.append(reader)
             queries = self._local.queries = Queries(reader)
+        with self._writer.readers_wait:
+            pass
         queries.database.run("BEGIN")
         try:
             return query(queries)

@@ -69,6 +69,8 @@ class Writer:
         self._closing: asyncio.Future[None] | None = None
         self._failure: StorageError | None = None
         self._wal_pages = 0
+        self.readers_wait = threading.Lock()
+        """Taken for a moment before each read transaction, so that a check-point that needs it finds no new readers."""
         database.on_commit(self._note_wal_pages)
         self._batches: SimpleQueue[list[Job] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="holdfast-writer", daemon=True)
@@ -185,7 +187,11 @@ class Writer:
         if self._wal_pages < CHECKPOINT_PAGES:
             return
         try:
-            self._database.checkpoint("RESTART" if self._wal_pages >= CHECKPOINT_WAITING_PAGES else "PASSIVE")
+            if self._wal_pages < CHECKPOINT_WAITING_PAGES:
+                self._database.checkpoint("PASSIVE")
+                return
+            with self.readers_wait:
+                self._database.checkpoint("RESTART")
         except DriverError as error:
             self._tell(self.fail, self._storage_error(error))
 
