@@ -19,7 +19,7 @@ from holdfast.server.asgi import JSON, App, Header, HttpScope, Message, Receive,
 from holdfast.server.auth import CHALLENGE, Gate, Refusal
 from holdfast.server.bodies import raw_answer
 from holdfast.server.errors import answer_to, named
-from holdfast.server.opencode import EventStreams, InstanceProvider, PtySockets, typed_routes
+from holdfast.server.opencode import EventStreams, InstanceProvider, PtySockets, typed_routes, unserved
 from holdfast.server.streams import STREAM_ROOT, StreamFace
 from holdfast.service.services import Services
 
@@ -216,12 +216,16 @@ def _on_error(request: Request[Any, Any, Any], error: Exception) -> Response[byt
         case ValidationException():
             answer = named(400, _reasons(error), kind=_kind(error))
         case NotFoundException():
-            answer = named(404, f"There is no {request.method} {request.url.path}")
+            answer = unserved(request.method, request.url.path) or named(
+                404, f"There is no {request.method} {request.url.path}"
+            )
         case HTTPException():
             answer = named(error.status_code, error.detail)
             headers = error.headers
             if isinstance(error, MethodNotAllowedException):
-                answer = named(405, f"{request.url.path} does not know {request.method}.")
+                answer = unserved(request.method, request.url.path) or named(
+                    405, f"{request.url.path} does not know {request.method}."
+                )
         case _:
             answer = answer_to(error)
     return raw_answer(answer.json, status=answer.status, headers=headers)

@@ -91,6 +91,7 @@ _STATUS_NAMES: Final = {
     405: "MethodNotAllowed",
     413: "PayloadTooLarge",
     415: "UnsupportedMediaType",
+    501: "NotImplementedError",
     503: "UnavailableError",
 }
 

@@ -14,6 +14,7 @@ from holdfast.server.opencode.pty import PtySockets, pty_routes
 from holdfast.server.opencode.requests import request_routes
 from holdfast.server.opencode.sessions import session_routes
 from holdfast.server.opencode.transfer import transfer_routes
+from holdfast.server.opencode.unserved import unserved
 from holdfast.server.opencode.vcs import vcs_routes
 from holdfast.service.services import Services
 
@@ -34,4 +35,4 @@ def typed_routes(services: Services, streams: EventStreams) -> Sequence[HTTPRout
     ]
 
 
-__all__ = ["EventStreams", "InstanceProvider", "PtySockets", "typed_routes"]
+__all__ = ["EventStreams", "InstanceProvider", "PtySockets", "typed_routes", "unserved"]

@@ -1,0 +1,178 @@
+"""The routes of OpenCode's API that are not served here: each answers 501 with its name and the reason.
+
+A client then knows that it asked for something that exists elsewhere, in contrast to a path that nobody knows (404). A
+route leaves this table when it is served.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from holdfast.server.errors import Answer, named
+
+_LATER: Final = "It is not built yet."
+_SECOND_API: Final = "It belongs to OpenCode's second API, of which only the catalogue is served; use the first one."
+_ACCOUNTS: Final = "There are no console accounts here."
+_WORKSPACES: Final = "There are no remote workspaces here; sessions stay where they were made."
+
+_UNSERVED: Final[Mapping[str, Sequence[str]]] = {
+    _LATER: (
+        "PUT /auth/{providerID}",
+        "DELETE /auth/{providerID}",
+        "GET /provider/auth",
+        "POST /provider/{providerID}/oauth/authorize",
+        "POST /provider/{providerID}/oauth/callback",
+        "POST /log",
+        "GET /global/config",
+        "PATCH /global/config",
+        "POST /global/upgrade",
+        "PATCH /config",
+        "GET /experimental/capabilities",
+        "GET /experimental/tool",
+        "GET /experimental/tool/ids",
+        "GET /experimental/worktree",
+        "POST /experimental/worktree",
+        "DELETE /experimental/worktree",
+        "POST /experimental/worktree/reset",
+        "GET /experimental/session",
+        "POST /experimental/session/{sessionID}/background",
+        "GET /experimental/resource",
+        "GET /skill",
+        "GET /lsp",
+        "GET /formatter",
+        "GET /mcp",
+        "POST /mcp",
+        "POST /mcp/{name}/auth",
+        "DELETE /mcp/{name}/auth",
+        "POST /mcp/{name}/auth/callback",
+        "POST /mcp/{name}/auth/authenticate",
+        "POST /mcp/{name}/connect",
+        "POST /mcp/{name}/disconnect",
+        "PATCH /project/{projectID}",
+        "POST /experimental/project/{projectID}/copy/generate-name",
+        "POST /experimental/project/{projectID}/copy",
+        "DELETE /experimental/project/{projectID}/copy",
+        "POST /experimental/project/{projectID}/copy/refresh",
+        "POST /session/{sessionID}/init",
+        "POST /session/{sessionID}/command",
+        "POST /sync/history",
+        "POST /tui/append-prompt",
+        "POST /tui/open-help",
+        "POST /tui/open-sessions",
+        "POST /tui/open-themes",
+        "POST /tui/open-models",
+        "POST /tui/submit-prompt",
+        "POST /tui/clear-prompt",
+        "POST /tui/execute-command",
+        "POST /tui/show-toast",
+        "POST /tui/publish",
+        "POST /tui/select-session",
+        "GET /tui/control/next",
+        "POST /tui/control/response",
+        "GET /api/health",
+        "GET /api/location",
+        "GET /api/agent",
+        "GET /api/model",
+        "GET /api/provider",
+        "GET /api/provider/{providerID}",
+        "GET /api/integration",
+        "GET /api/integration/{integrationID}",
+        "GET /api/command",
+        "GET /api/skill",
+        "GET /api/reference",
+    ),
+    _ACCOUNTS: (
+        "GET /experimental/console",
+        "GET /experimental/console/orgs",
+        "POST /experimental/console/switch",
+    ),
+    _WORKSPACES: (
+        "POST /experimental/control-plane/move-session",
+        "GET /experimental/workspace",
+        "POST /experimental/workspace",
+        "DELETE /experimental/workspace/{id}",
+        "GET /experimental/workspace/adapter",
+        "GET /experimental/workspace/status",
+        "POST /experimental/workspace/sync-list",
+        "POST /experimental/workspace/warp",
+        "POST /sync/start",
+        "POST /sync/replay",
+        "POST /sync/steal",
+    ),
+    _SECOND_API: (
+        "GET /api/session",
+        "POST /api/session",
+        "GET /api/session/active",
+        "GET /api/session/{sessionID}",
+        "POST /api/session/{sessionID}/agent",
+        "POST /api/session/{sessionID}/model",
+        "POST /api/session/{sessionID}/prompt",
+        "POST /api/session/{sessionID}/compact",
+        "POST /api/session/{sessionID}/wait",
+        "POST /api/session/{sessionID}/revert/stage",
+        "POST /api/session/{sessionID}/revert/clear",
+        "POST /api/session/{sessionID}/revert/commit",
+        "GET /api/session/{sessionID}/context",
+        "GET /api/session/{sessionID}/history",
+        "GET /api/session/{sessionID}/event",
+        "POST /api/session/{sessionID}/interrupt",
+        "GET /api/session/{sessionID}/message",
+        "GET /api/session/{sessionID}/message/{messageID}",
+        "GET /api/session/{sessionID}/permission",
+        "POST /api/session/{sessionID}/permission",
+        "GET /api/session/{sessionID}/permission/{requestID}",
+        "POST /api/session/{sessionID}/permission/{requestID}/reply",
+        "GET /api/session/{sessionID}/question",
+        "POST /api/session/{sessionID}/question/{requestID}/reply",
+        "POST /api/session/{sessionID}/question/{requestID}/reject",
+        "POST /api/integration/{integrationID}/connect/key",
+        "POST /api/integration/{integrationID}/connect/oauth",
+        "GET /api/integration/attempt/{attemptID}",
+        "DELETE /api/integration/attempt/{attemptID}",
+        "POST /api/integration/attempt/{attemptID}/complete",
+        "PATCH /api/credential/{credentialID}",
+        "DELETE /api/credential/{credentialID}",
+        "GET /api/permission/request",
+        "GET /api/permission/saved",
+        "DELETE /api/permission/saved/{id}",
+        "GET /api/question/request",
+        "GET /api/fs/read/*",
+        "GET /api/fs/list",
+        "GET /api/fs/find",
+        "GET /api/event",
+        "GET /api/pty",
+        "POST /api/pty",
+        "GET /api/pty/{ptyID}",
+        "PUT /api/pty/{ptyID}",
+        "DELETE /api/pty/{ptyID}",
+        "POST /api/pty/{ptyID}/connect-token",
+        "GET /api/pty/{ptyID}/connect",
+    ),
+}
+
+
+def unserved_routes() -> Sequence[tuple[str, str]]:
+    """(method, path) of each of them, as OpenCode documents it."""
+    return [_parted(route) for routes in _UNSERVED.values() for route in routes]
+
+
+def unserved(method: str, path: str) -> Answer | None:
+    """The answer to a request for one of them; None if nobody knows such a route."""
+    request = f"{method} {path.rstrip('/')}"
+    for pattern, route, reason in _PATTERNS:
+        if pattern.fullmatch(request):
+            return named(501, f"{route} is not served by Holdfast. {reason}")
+    return None
+
+
+def _parted(route: str) -> tuple[str, str]:
+    method, _, path = route.partition(" ")
+    return method, path
+
+
+def _pattern(route: str) -> re.Pattern[str]:
+    pieces = re.split(r"(\{\w+\}|\*)", route)
+    return re.compile("".join("[^/]+" if p.startswith("{") else ".+" if p == "*" else re.escape(p) for p in pieces))
+
+
+_PATTERNS: Final = [(_pattern(route), route, reason) for reason, routes in _UNSERVED.items() for route in routes]
