@@ -28,16 +28,9 @@ from holdfast.core.events import (
 )
 from holdfast.core.ids import Prefix, check_id
 from holdfast.core.messages import (
-    AgentPart,
-    AgentSource,
-    FilePart,
-    FilePartSource,
     MessageModel,
     OutputFormat,
     Part,
-    PartTime,
-    SubtaskPart,
-    TextPart,
     UserMessage,
     UserTime,
     WithParts,
@@ -48,6 +41,7 @@ from holdfast.core.state import Key
 from holdfast.core.store import MessagePage, RawMessage, SessionStore
 from holdfast.core.wire import Wire
 from holdfast.service.instances import Instance, Instances
+from holdfast.service.prompt_parts import AgentInput, PartInput, SubtaskInput, spelled_out
 from holdfast.service.sessions import check_session_id, session_of
 from holdfast.service.turns import TurnService
 
@@ -55,41 +49,6 @@ _PARTS_MAX: Final = 500
 _DIRECTORIES_MAX: Final = 10_000
 
 # --- what a client sends ----------------------------------------------------------------------------------------
-
-
-class TextInput(Wire, tag_field="type", tag="text"):
-    id: str | None = None
-    text: str
-    synthetic: bool | None = None
-    ignored: bool | None = None
-    time: PartTime | None = None
-    metadata: dict[str, object] | None = None
-
-
-class FileInput(Wire, tag_field="type", tag="file"):
-    id: str | None = None
-    mime: str
-    filename: str | None = None
-    url: str
-    source: FilePartSource | None = None
-
-
-class AgentInput(Wire, tag_field="type", tag="agent"):
-    id: str | None = None
-    name: str
-    source: AgentSource | None = None
-
-
-class SubtaskInput(Wire, tag_field="type", tag="subtask"):
-    id: str | None = None
-    prompt: str
-    description: str
-    agent: str
-    model: MessageModel | None = None
-    command: str | None = None
-
-
-PartInput = TextInput | FileInput | AgentInput | SubtaskInput
 
 
 class Prompt(Wire):
@@ -168,7 +127,7 @@ class MessageService:
         given = prompt.message_id
         id = check_id("msg", given, "messageID") if given is not None else self._new_id("msg")
         _check(prompt, instance)
-        part_ids = [part.id or self._new_id("prt") for part in prompt.parts]
+        parts = await spelled_out(prompt.parts, session_id=session_id, message_id=id, new_id=self._new_id)
         now = self._clock.now_ms()
         taken_back: list[Event] | None = None
         made: list[WithParts] = []
@@ -197,9 +156,7 @@ class MessageService:
                     system=prompt.system,
                     tools=prompt.tools,
                 ),
-                parts=tuple(
-                    _part(part, part_id, session_id, id) for part, part_id in zip(prompt.parts, part_ids, strict=True)
-                ),
+                parts=parts,
             )
             made[:] = [message]
             used = SessionModel(id=model.model_id, provider_id=model.provider_id, variant=model.variant)
@@ -318,46 +275,13 @@ def _check(prompt: Prompt, instance: Instance) -> None:
         instance.agent(prompt.agent)
     if prompt.model is not None:
         instance.check_model(prompt.model.provider_id, prompt.model.model_id)
+    for part in prompt.parts:
+        if isinstance(part, AgentInput):
+            instance.agent(part.name)
+        elif isinstance(part, SubtaskInput):
+            instance.agent(part.agent)
+            if part.model is not None:
+                instance.check_model(part.model.provider_id, part.model.model_id)
     ids = [check_id("prt", part.id, f"parts[{place}].id") for place, part in enumerate(prompt.parts) if part.id]
     if len(set(ids)) < len(ids):
         raise Invalid("Two parts have the same id.", field="parts")
-
-
-def _part(part: PartInput, id: str, session_id: str, message_id: str) -> Part:
-    match part:
-        case TextInput():
-            # A user's text is complete: without an end it would count as still growing.
-            time = replace(part.time, end=part.time.start) if part.time and part.time.end is None else part.time
-            return TextPart(
-                id=id,
-                session_id=session_id,
-                message_id=message_id,
-                text=part.text,
-                synthetic=part.synthetic,
-                ignored=part.ignored,
-                time=time,
-                metadata=part.metadata,
-            )
-        case FileInput():
-            return FilePart(
-                id=id,
-                session_id=session_id,
-                message_id=message_id,
-                mime=part.mime,
-                filename=part.filename,
-                url=part.url,
-                source=part.source,
-            )
-        case AgentInput():
-            return AgentPart(id=id, session_id=session_id, message_id=message_id, name=part.name, source=part.source)
-        case SubtaskInput():
-            return SubtaskPart(
-                id=id,
-                session_id=session_id,
-                message_id=message_id,
-                prompt=part.prompt,
-                description=part.description,
-                agent=part.agent,
-                model=part.model,
-                command=part.command,
-            )

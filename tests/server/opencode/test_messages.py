@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.agent.providers.base import UserTurn
 from holdfast.core.codec import type_of
 from holdfast.core.offsets import BEGINNING
 from holdfast.core.store import ALL
@@ -65,10 +66,11 @@ async def test_what_a_prompt_records_is_one_append_in_the_order_clients_know(ser
     await server.prompt(id, parts=[{"type": "text", "text": "a"}, {"type": "agent", "name": "explore"}])
     records = await server.application.store.read(ALL, after=BEGINNING)
 
-    assert [type_of(record.tag) for record in records[:7]] == [
+    assert [type_of(record.tag) for record in records[:8]] == [
         "session.created",
         "session.updated",
         "message.updated",
+        "message.part.updated",
         "message.part.updated",
         "message.part.updated",
         "turn.requested",
@@ -84,8 +86,8 @@ async def test_every_kind_of_part_is_stored_as_it_was_sent(server: Server):
         {"type": "text", "text": "t", "synthetic": True, "metadata": {"k": [1]}, "time": {"start": 5}, "id": "prt_own"},
         {
             "type": "file",
-            "mime": "text/plain",
-            "url": "file:///x",
+            "mime": "image/png",
+            "url": "https://example.org/x",
             "filename": "x",
             "source": {"type": "file", "path": "x", "text": {"value": "@x", "start": 0, "end": 2}},
         },
@@ -94,6 +96,7 @@ async def test_every_kind_of_part_is_stored_as_it_was_sent(server: Server):
     ]
     id = await server.session()
     stored = (await server.prompt(id, noReply=True, parts=parts)).json()["parts"]
+    stored = [part for part in stored if not part.get("synthetic") or part["id"] == "prt_own"]
 
     assert (
         [{k: part[k] for k in sent} for part, sent in zip(stored, parts, strict=True)]
@@ -102,6 +105,46 @@ async def test_every_kind_of_part_is_stored_as_it_was_sent(server: Server):
             *parts[1:],
         ]
     )
+
+
+async def test_a_file_that_a_prompt_names_is_shown_to_the_llm_which_may_then_edit_it(anywhere: Server):
+    file = anywhere.directory / "notes.txt"
+    file.write_text("colour\n")
+    anywhere.provider.add(call("edit", {"filePath": str(file), "oldString": "colour", "newString": "color"}))
+    anywhere.provider.add(text("Done."))
+    id = await anywhere.session()
+    parts = [
+        {"type": "text", "text": "American, please"},
+        {"type": "file", "mime": "text/plain", "filename": "notes.txt", "url": file.as_uri()},
+    ]
+    await anywhere.prompt(id, parts=parts)
+
+    prompted = anywhere.provider.requests[0].conversation[-1]
+    assert isinstance(prompted, UserTurn)
+    assert prompted.text.startswith("American, please\n\n")
+    assert "1: colour" in prompted.text
+    assert "file://" not in prompted.text
+    assert prompted.attachments == ()
+    assert file.read_text() == "color\n"
+
+
+async def test_a_prompt_with_a_file_that_is_sent_again_shows_the_file_as_it_was_the_first_time(anywhere: Server):
+    file = anywhere.directory / "notes.txt"
+    file.write_text("first\n")
+    id = await anywhere.session()
+    body = {
+        "messageID": "msg_mine",
+        "noReply": True,
+        "parts": [{"type": "file", "mime": "text/plain", "url": file.as_uri()}],
+    }
+    first = (await anywhere.prompt(id, **body)).json()
+    file.unlink()
+    again = await anywhere.prompt(id, **body)
+
+    assert again.status_code == 200
+    assert again.json() == first
+    assert "1: first" in first["parts"][1]["text"]
+    assert await anywhere.messages(id) == [first]
 
 
 async def test_the_agent_and_model_of_a_prompt_stay_those_of_the_session(server: Server):

@@ -125,6 +125,8 @@ def _user(parts: Iterable[Part]) -> UserTurn:
         match part:
             case TextPart(text=text, ignored=ignored) if not ignored and text:
                 texts.append(text)
+            case FilePart(mime=mime, url=url) if _is_spelled_out(mime, url):
+                pass
             case FilePart(mime=mime, url=url, filename=filename) if url.startswith(("data:", "https:")):
                 attachments.append(Attachment(mime=mime, url=url, filename=filename))
             case FilePart(url=url):
@@ -132,6 +134,11 @@ def _user(parts: Iterable[Part]) -> UserTurn:
             case _:
                 pass
     return UserTurn(text="\n\n".join(texts), attachments=tuple(attachments))
+
+
+def _is_spelled_out(mime: str, url: str) -> bool:
+    """Texts and directories that a prompt names are in it as texts."""
+    return (mime.startswith("text/") or mime == "application/x-directory") and url.startswith(("file:", "data:"))
 
 
 def _step(step: WithParts) -> list[ConversationItem]:

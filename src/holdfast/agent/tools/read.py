@@ -14,9 +14,7 @@ import threading
 from collections.abc import Sequence
 from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import Any, Final
-
-from msgspec.structs import replace
+from typing import Any, Final, NamedTuple
 
 from holdfast.agent.permissions import Ask
 from holdfast.agent.tools.base import ToolContext, ToolFailure, ToolResult
@@ -85,21 +83,67 @@ Reads a file, or lists a directory.
     async def run(self, input: dict[str, Any], context: ToolContext) -> ToolResult:
         path = resolved(context, input["filePath"])
         # Some LLMs fill optional numbers with 0 when they mean none.
-        first = int(input.get("offset", 0)) or 1
-        count = min(int(input.get("limit", 0)) or LINES_MAX, LINES_MAX)
-        stopped = threading.Event()
-        try:
-            return await asyncio.to_thread(_read, path, first, count, context, stopped)
-        except OSError as error:
-            raise ToolFailure(f"{path} cannot be read: {error.strerror}.") from error
-        finally:
-            stopped.set()
+        found = await look(path, int(input.get("offset", 0)) or 1, int(input.get("limit", 0)) or LINES_MAX)
+        attachment = found.attachment
+        return ToolResult(
+            title=shown(context, path),
+            output=found.output,
+            metadata=found.metadata,
+            attachments=(_file_part(attachment, context),) if attachment is not None else (),
+        )
 
     async def clean_up(self, part: ToolPart) -> None:
         """It only read."""
 
 
-def _read(path: Path, first: int, count: int, context: ToolContext, stopped: threading.Event) -> ToolResult:
+class Attached(NamedTuple):
+    """A file that is no text but can be shown to an LLM. `url` is a `data:` URL."""
+
+    mime: str
+    filename: str
+    url: str
+
+
+class Found(NamedTuple):
+    """What there is to see of a path. `metadata` has the stamp of a text file (`stamps.SEEN`)."""
+
+    output: str
+    metadata: dict[str, Any]
+    attachment: Attached | None = None
+    is_directory: bool = False
+
+
+async def look(path: Path, first: int = 1, count: int = LINES_MAX, *, binary: str | None = None) -> Found:
+    """At most `count` lines (or entries) of a file (or directory) from the `first` on. `path` is absolute, without links.
+    `binary`: attach what is neither text, image nor PDF as this type. Raises ToolFailure, with what is wrong and what may
+    have been meant."""
+    if _printable(str(path)) != str(path):  # it would be shown, and recorded, as another one
+        raise ToolFailure(
+            f"The name of {_printable(str(path))} is not valid text, so the file cannot be read by its name."
+        )
+    stopped = threading.Event()
+    try:
+        return await asyncio.to_thread(_look, path, first, min(count, LINES_MAX), binary, stopped)
+    except OSError as error:
+        raise ToolFailure(f"{path} cannot be read: {error.strerror}.") from error
+    finally:
+        stopped.set()
+
+
+def is_binary(sample: bytes) -> bool:
+    """Whether the beginning of a file shows that it is no text."""
+    controls = sum(byte < 32 and byte not in _TEXT_CONTROLS for byte in sample)
+    return b"\0" in sample or controls > _CONTROL_SHARE_MAX * len(sample)
+
+
+def attachment_type(sample: bytes) -> str | None:
+    """The media type of an image or PDF, told by how it begins; None if it is neither."""
+    if sample.startswith(b"RIFF") and sample[8:12] == b"WEBP":
+        return "image/webp"
+    return next((mime for magic, mime in _MAGIC if sample.startswith(magic)), None)
+
+
+def _look(path: Path, first: int, count: int, binary: str | None, stopped: threading.Event) -> Found:
     try:
         # O_NONBLOCK: to open a named pipe would otherwise wait for somebody who writes to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -108,28 +152,28 @@ def _read(path: Path, first: int, count: int, context: ToolContext, stopped: thr
     try:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
-            return _directory(descriptor, path, first, count, context)
+            return _directory(descriptor, path, first, count)._replace(is_directory=True)
         if not stat.S_ISREG(mode):
             raise ToolFailure(
                 f"{path} is neither a file nor a directory, but a device, pipe or socket: it cannot be read."
             )
         with BufferedReader(FileIO(descriptor, closefd=False), _SAMPLE_BYTES) as file:
             sample = file.peek()
-            if (mime := _attachment_type(sample)) is not None:
-                return _attachment(file, path, mime, context)
-            if _is_binary(sample):
+            if (mime := attachment_type(sample)) is not None:
+                return _attachment(file, path, mime)
+            if is_binary(sample) and binary is not None:
+                return _attachment(file, path, binary)
+            if is_binary(sample):
                 raise ToolFailure(
                     f"{path} is a binary file and cannot be shown as text. To learn what is in it, run a program for its "
                     "format with the bash tool."
                 )
             # The stamp before the text: what changes in between makes the stamp too old, never too new.
             stamp = stamp_of_file(descriptor)
-            result = _text(file, path, first, count, context, stopped)
-            return (
-                result
-                if stamp is None
-                else replace(result, metadata={**result.metadata, SEEN: {os.path.realpath(path): stamp}})
-            )
+            found = _text(file, path, first, count, stopped)
+            if stamp is None:
+                return found
+            return found._replace(metadata={**found.metadata, SEEN: {os.path.realpath(path): stamp}})
     finally:
         os.close(descriptor)
 
@@ -137,9 +181,7 @@ def _read(path: Path, first: int, count: int, context: ToolContext, stopped: thr
 # --- text -------------------------------------------------------------------------------------------------------
 
 
-def _text(
-    file: "BufferedReader[FileIO]", path: Path, first: int, count: int, context: ToolContext, stopped: threading.Event
-) -> ToolResult:
+def _text(file: "BufferedReader[FileIO]", path: Path, first: int, count: int, stopped: threading.Event) -> Found:
     lines_before = _skip_lines(file, first - 1, stopped)
     if lines_before < first - 1 or (first > 1 and not file.peek(1)):
         raise ToolFailure(f"{path} has only {lines_before} lines: offset {first} is behind its end.")
@@ -157,9 +199,9 @@ def _text(
         number += 1
     if is_more or file.peek(1):
         note = f"(Lines {first} to {number - 1}. Go on with offset {number}.)"
-        return _page(path, shown, note, True, context)
+        return _page(path, shown, note, True)
     note = f"(End of the file, {number - 1} lines in all.)" if number > 1 else "(The file is empty.)"
-    return _page(path, shown, note, False, context)
+    return _page(path, shown, note, False)
 
 
 def _skip_lines(file: "BufferedReader[FileIO]", count: int, stopped: threading.Event) -> int:
@@ -198,22 +240,17 @@ def _next_line(file: "BufferedReader[FileIO]", stopped: threading.Event) -> str 
     return f"{text[:LINE_CHARACTERS_MAX]} … (cut: the line is longer than {LINE_CHARACTERS_MAX} characters)"
 
 
-def _is_binary(sample: bytes) -> bool:
-    controls = sum(byte < 32 and byte not in _TEXT_CONTROLS for byte in sample)
-    return b"\0" in sample or controls > _CONTROL_SHARE_MAX * len(sample)
-
-
 # --- the rest ---------------------------------------------------------------------------------------------------
 
 
-def _directory(descriptor: int, path: Path, first: int, count: int, context: ToolContext) -> ToolResult:
+def _directory(descriptor: int, path: Path, first: int, count: int) -> Found:
     with os.scandir(descriptor) as entries:
         names = (f"{entry.name}/" if _is_directory(entry) else entry.name for entry in entries)
         found = heapq.nsmallest(first + count, names)
     shown = [_printable(name) for name in found[first - 1 : first - 1 + count]]
     if len(found) == first + count:
-        return _page(path, shown, f"(There are more entries. Go on with offset {first + count}.)", True, context)
-    return _page(path, shown, f"({len(found)} entries in all.)", False, context)
+        return _page(path, shown, f"(There are more entries. Go on with offset {first + count}.)", True)
+    return _page(path, shown, f"({len(found)} entries in all.)", False)
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:
@@ -223,42 +260,35 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _attachment_type(sample: bytes) -> str | None:
-    if sample.startswith(b"RIFF") and sample[8:12] == b"WEBP":
-        return "image/webp"
-    return next((mime for magic, mime in _MAGIC if sample.startswith(magic)), None)
-
-
-def _attachment(file: "BufferedReader[FileIO]", path: Path, mime: str, context: ToolContext) -> ToolResult:
+def _attachment(file: "BufferedReader[FileIO]", path: Path, mime: str) -> Found:
     data = file.read(ATTACHMENT_BYTES_MAX + 1)
     if len(data) > ATTACHMENT_BYTES_MAX:
         raise ToolFailure(
             f"{path} is larger than {ATTACHMENT_BYTES_MAX // 1024 // 1024} MB, the most that can be attached. Make a smaller "
             "copy with the bash tool and read that."
         )
-    attachment = FilePart(
+    kind = "PDF file" if mime == "application/pdf" else "image" if mime.startswith("image/") else "file"
+    said = f"The {kind} is attached."
+    url = f"data:{mime};base64,{base64.b64encode(data).decode()}"
+    return Found(said, {"preview": said, "truncated": False}, Attached(mime, path.name, url))
+
+
+def _file_part(attachment: Attached, context: ToolContext) -> FilePart:
+    return FilePart(
         id=f"{context.part_id}-1",
         session_id=context.session_id,
         message_id=context.message_id,
-        mime=mime,
-        filename=path.name,
-        url=f"data:{mime};base64,{base64.b64encode(data).decode()}",
-    )
-    said = "The PDF file is attached." if mime == "application/pdf" else "The image is attached."
-    return ToolResult(
-        title=shown(context, path),
-        output=said,
-        metadata={"preview": said, "truncated": False},
-        attachments=(attachment,),
+        mime=attachment.mime,
+        filename=attachment.filename,
+        url=attachment.url,
     )
 
 
-def _page(path: Path, lines: list[str], note: str, truncated: bool, context: ToolContext) -> ToolResult:
+def _page(path: Path, lines: list[str], note: str, truncated: bool) -> Found:
     body = "".join(f"{line}\n" for line in lines)
-    return ToolResult(
-        title=shown(context, path),
-        output=f"<path>{path}</path>\n<content>\n{body}</content>\n{note}",
-        metadata={"preview": "\n".join(lines[:_PREVIEW_LINES]), "truncated": truncated},
+    return Found(
+        f"<path>{path}</path>\n<content>\n{body}</content>\n{note}",
+        {"preview": "\n".join(lines[:_PREVIEW_LINES]), "truncated": truncated},
     )
 
 
