@@ -35,6 +35,7 @@ from holdfast.server.streams import StreamFace, StreamOptions, Wording, key_id
 from holdfast.service.config import Configuration, config_directory
 from holdfast.service.environment import InstanceEnvironment
 from holdfast.service.instances import Instances
+from holdfast.service.offers import OfferService
 from holdfast.service.projects import Locations
 from holdfast.service.pty import PtyService
 from holdfast.service.services import make_services
@@ -104,9 +105,11 @@ class Application:
         )
         processes = Processes()
         snapshots = Snapshots(settings.data) if settings.data is not None else None
+        own_configuration = config_directory(settings.environ, settings.home)
+        tools = built_in(processes, configuration=own_configuration)
         environment = InstanceEnvironment(
             instances,
-            tools=built_in(processes, configuration=config_directory(settings.environ, settings.home)),
+            tools=tools,
             clock=clock,
             tool_output=tool_output,
             snapshots=snapshots,
@@ -131,9 +134,10 @@ class Application:
             locations=Locations(
                 home=str(settings.home),
                 state=str(_state_directory(settings)),
-                config=str(config_directory(settings.environ, settings.home)),
+                config=str(own_configuration),
             ),
             ptys=PtyService(processes, clock=clock, environ=settings.environ),
+            offers=OfferService(tools, own_configuration),
             snapshots=snapshots,
         )
         self.subscriptions = SubscriptionService(

@@ -179,6 +179,26 @@ class Command(Wire):
     hints: tuple[str, ...]
 
 
+# --- tools, skills ----------------------------------------------------------------------------------------------
+
+
+class ToolInfo(Wire):
+    """`parameters` is the JSON schema of its input."""
+
+    id: str
+    description: str
+    parameters: dict[str, Any]
+
+
+class SkillInfo(Wire):
+    """`location` is the file that holds it."""
+
+    name: str
+    description: str
+    location: str
+    content: str
+
+
 # --- projects ---------------------------------------------------------------------------------------------------
 
 

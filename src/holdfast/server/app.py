@@ -19,7 +19,14 @@ from holdfast.server.asgi import JSON, App, Header, HttpScope, Message, Receive,
 from holdfast.server.auth import CHALLENGE, Gate, Refusal
 from holdfast.server.bodies import raw_answer
 from holdfast.server.errors import answer_to, named
-from holdfast.server.opencode import EventStreams, InstanceProvider, PtySockets, typed_routes, unserved
+from holdfast.server.opencode import (
+    EventStreams,
+    InstanceProvider,
+    LocationProvider,
+    PtySockets,
+    typed_routes,
+    unserved,
+)
 from holdfast.server.streams import STREAM_ROOT, StreamFace
 from holdfast.service.services import Services
 
@@ -55,7 +62,10 @@ def create_app(services: Services, stream_face: StreamFace, options: ServerOptio
     services.ptys.announce = streams.announce_pty
     typed = Litestar(
         route_handlers=[*typed_routes(services, streams), _welcome],
-        dependencies={"instance": Provide(InstanceProvider(services.instances))},
+        dependencies={
+            "instance": Provide(InstanceProvider(services.instances)),
+            "located": Provide(LocationProvider(services.instances)),
+        },
         exception_handlers={Exception: _on_error},
         request_max_body_size=options.body_bytes_max,
         openapi_config=OpenAPIConfig(

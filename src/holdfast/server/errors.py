@@ -57,6 +57,7 @@ class TaggedError(Wire):
     session_id: str | None = None
     request_id: str | None = None
     pty_id: str | None = None
+    provider_id: str | None = None
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -67,6 +68,8 @@ class Answer(msgspec.Struct, frozen=True):
     def json(self) -> bytes:
         return to_json(self.body)
 
+
+PROVIDER: Final = "Provider"
 
 _TAGGED: Final = {
     "Permission request": "PermissionNotFoundError",
@@ -103,6 +106,8 @@ def answer_to(error: BaseException) -> Answer:
             return Answer(404, TaggedError(tag=_TAGGED[error.kind], request_id=error.id, message=error.message))
         case NotFound() if error.kind == PTY:
             return Answer(404, TaggedError(tag="PtyNotFoundError", pty_id=error.id, message=error.message))
+        case NotFound() if error.kind == PROVIDER:
+            return Answer(404, TaggedError(tag="ProviderNotFoundError", provider_id=error.id, message=error.message))
         case NotFound():
             return named(404, error.message, hint=error.hint)
         case TooLarge():

@@ -13,6 +13,7 @@ from holdfast.service.events import EventService
 from holdfast.service.files import FileService
 from holdfast.service.instances import Instances
 from holdfast.service.messages import MessageService
+from holdfast.service.offers import OfferService
 from holdfast.service.operations import OperationService
 from holdfast.service.projects import Locations, ProjectService
 from holdfast.service.pty import PtyService
@@ -39,6 +40,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     files: FileService
     vcs: VcsService
     ptys: PtyService
+    offers: OfferService
 
 
 def make_services(
@@ -51,6 +53,7 @@ def make_services(
     instances: Instances,
     locations: Locations,
     ptys: PtyService,
+    offers: OfferService,
     snapshots: Snapshots | None = None,
 ) -> Services:
     """`pick(n)` gives a random number in [0, n)."""
@@ -81,4 +84,5 @@ def make_services(
         files=FileService(),
         vcs=VcsService(),
         ptys=ptys,
+        offers=offers,
     )

@@ -20,6 +20,7 @@ async def test_no_route_shows_a_secret(tmp_path: Path):
         "model": "scripted/main",
         "provider": {
             "p": {
+                "env": ["P_KEY"],
                 "npm": "@ai-sdk/openai-compatible",
                 "options": {
                     "baseURL": f"http://user:{SECRET}@127.0.0.1:1/v1",

@@ -6,12 +6,14 @@ from litestar.handlers import HTTPRouteHandler
 
 from holdfast.server.opencode.catalogue import catalogue_routes
 from holdfast.server.opencode.events import EventStreams
+from holdfast.server.opencode.experimental import experimental_routes
 from holdfast.server.opencode.files import file_routes
 from holdfast.server.opencode.messages import message_routes
 from holdfast.server.opencode.operations import operation_routes
-from holdfast.server.opencode.parameters import InstanceProvider
+from holdfast.server.opencode.parameters import InstanceProvider, LocationProvider
 from holdfast.server.opencode.pty import PtySockets, pty_routes
 from holdfast.server.opencode.requests import request_routes
+from holdfast.server.opencode.second_api import second_api_routes
 from holdfast.server.opencode.sessions import session_routes
 from holdfast.server.opencode.transfer import transfer_routes
 from holdfast.server.opencode.unserved import unserved
@@ -32,7 +34,9 @@ def typed_routes(services: Services, streams: EventStreams) -> Sequence[HTTPRout
         *file_routes(services.files),
         *vcs_routes(services.vcs, services.instances, services.projects, streams.announce_disposed),
         *pty_routes(services.ptys),
+        *experimental_routes(services.offers),
+        *second_api_routes(services.offers),
     ]
 
 
-__all__ = ["EventStreams", "InstanceProvider", "PtySockets", "typed_routes", "unserved"]
+__all__ = ["EventStreams", "InstanceProvider", "LocationProvider", "PtySockets", "typed_routes", "unserved"]

@@ -42,6 +42,24 @@ class InstanceProvider:
         return await self._instances.open(directory or decoded(directory_header))
 
 
+LocationQuery = Annotated[
+    str | None, QueryParameter(name="location[directory]", description="Absolute path of the project directory.")
+]
+
+InstanceOfLocation = NamedDependency[SkipValidation[Instance]]
+"""The same for routes below `/api/`, which name the directory as `location[directory]`. Routes take it as `located`."""
+
+
+class LocationProvider:
+    """The dependency behind `InstanceOfLocation`."""
+
+    def __init__(self, instances: Instances) -> None:
+        self._instances = instances
+
+    async def __call__(self, location: LocationQuery = None, directory_header: DirectoryHeader = None) -> Instance:
+        return await self._instances.open(location or decoded(directory_header))
+
+
 def decoded(header: str | None) -> str | None:
     if header is None:
         return None
