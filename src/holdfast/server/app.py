@@ -1,24 +1,22 @@
 """The server as one ASGI application: the gate, then event streams, then the typed routes.
 
-Routes that carry streams are dispatched here, on the raw path; everything else is Litestar's. What all routes share is in
+Routes that carry streams are dispatched here, on the raw path; everything else by `routing`. What all routes share is in
 this file: who may ask, cross-origin headers, HEAD, errors. Plain ASGI throughout, since each layer costs every request.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
-from litestar import Litestar, MediaType, Request, Response, get
-from litestar.di import Provide
-from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException, ValidationException
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
+from litestar import Response, get
 
 from holdfast import __version__
 from holdfast.server.asgi import JSON, App, Header, HttpScope, Message, Receive, Send, respond
 from holdfast.server.auth import CHALLENGE, Gate, Refusal
 from holdfast.server.bodies import raw_answer
-from holdfast.server.errors import answer_to, named
+from holdfast.server.document import document
+from holdfast.server.errors import Refused, answer_to, named
 from holdfast.server.opencode import (
     EventStreams,
     InstanceProvider,
@@ -27,6 +25,7 @@ from holdfast.server.opencode import (
     typed_routes,
     unserved,
 )
+from holdfast.server.routing import Provider, Routes
 from holdfast.server.streams import STREAM_ROOT, StreamFace
 from holdfast.service.services import Services
 
@@ -60,24 +59,21 @@ def create_app(services: Services, stream_face: StreamFace, options: ServerOptio
         heartbeat_seconds=options.heartbeat_seconds,
     )
     services.ptys.announce = streams.announce_pty
-    typed = Litestar(
-        route_handlers=[*typed_routes(services, streams), _welcome],
-        dependencies={
-            "instance": Provide(InstanceProvider(services.instances)),
-            "located": Provide(LocationProvider(services.instances)),
-        },
-        exception_handlers={Exception: _on_error},
-        request_max_body_size=options.body_bytes_max,
-        openapi_config=OpenAPIConfig(
-            title="Holdfast",
-            version=__version__,
-            path=_DOCUMENT,
-            render_plugins=[JsonRenderPlugin(path="/", media_type=MediaType.JSON)],
-            use_handler_docstrings=False,
-        ),
-        logging_config=None,
-    )
-    return _Server(options.gate, streams.apps(), stream_face, PtySockets(services.ptys), cast(App, typed))
+    handlers = typed_routes(services, streams)
+    providers: dict[str, Provider] = {
+        "instance": InstanceProvider(services.instances),
+        "located": LocationProvider(services.instances),
+    }
+    made: list[bytes] = []
+
+    @get(_DOCUMENT, include_in_schema=False)
+    async def openapi() -> Response[bytes]:
+        if not made:
+            made.append(await asyncio.to_thread(document, handlers, providers))
+        return raw_answer(made[0])
+
+    typed = Routes([*handlers, _welcome, openapi], providers, body_bytes_max=options.body_bytes_max, otherwise=unserved)
+    return _Server(options.gate, streams.apps(), stream_face, PtySockets(services.ptys), typed)
 
 
 def routes() -> Sequence[tuple[str, str]]:
@@ -98,7 +94,7 @@ class _Nothing:
 
 class _Server:
     def __init__(
-        self, gate: Gate, streams: Mapping[bytes, App], stream_face: StreamFace, sockets: PtySockets, typed: App
+        self, gate: Gate, streams: Mapping[bytes, App], stream_face: StreamFace, sockets: PtySockets, typed: Routes
     ) -> None:
         self._gate = gate
         self._streams = streams
@@ -130,7 +126,7 @@ class _Server:
         if refusal is not None:
             await _refuse(send, refusal, common)
             return
-        await self._dispatch(scope, receive, _Answering(send, common, is_head=scope["method"] == "HEAD"))
+        await self._dispatch(scope, headers, receive, _Answering(send, common, is_head=scope["method"] == "HEAD"))
 
     async def _socket(self, scope: HttpScope, receive: Receive, send: Send) -> None:
         """A WebSocket is always a terminal's. Its ticket is as good as the password."""
@@ -159,24 +155,27 @@ class _Server:
             answer = answer_to(error)
             await respond(send, answer.status, answer.json, [JSON])
 
-    async def _dispatch(self, scope: HttpScope, receive: Receive, send: "_Answering") -> None:
+    async def _dispatch(
+        self, scope: HttpScope, headers: Mapping[bytes, bytes], receive: Receive, send: "_Answering"
+    ) -> None:
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
         stream = self._streams.get(raw_path)
         try:
             if stream is None:
-                await self._typed({**scope, "method": "GET"} if send.is_head else scope, receive, send)
+                await self._typed(scope, headers, "GET" if send.is_head else scope["method"], receive, send)
             elif scope["method"] in ("GET", "HEAD"):
                 await stream(scope, receive, send)
             elif scope["method"] == "OPTIONS":
                 await respond(send, 204, headers=[(b"allow", b"GET, HEAD, OPTIONS")])
             else:
                 answer = named(405, f"{scope['path']} is read with GET.")
-                await respond(send, answer.status, answer.json, [JSON, (b"allow", b"GET, HEAD, OPTIONS")])
+                raise Refused(answer, [(b"allow", b"GET, HEAD, OPTIONS")])
         except Exception as error:
             if send.started:
                 raise
             answer = answer_to(error)
-            await respond(send, answer.status, answer.json, [JSON])
+            more = error.headers if isinstance(error, Refused) else ()
+            await respond(send, answer.status, answer.json, [JSON, *more])
 
 
 class _Answering:
@@ -215,42 +214,6 @@ def _preflight(headers: Mapping[bytes, bytes]) -> Sequence[Header]:
     ]
 
 
-@get("/", include_in_schema=False, media_type="text/plain", sync_to_thread=False)
-def _welcome() -> str:
-    return _WELCOME
-
-
-def _on_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    headers: Mapping[str, str] | None = None
-    match error:
-        case ValidationException():
-            answer = named(400, _reasons(error), kind=_kind(error))
-        case NotFoundException():
-            answer = unserved(request.method, request.url.path) or named(
-                404, f"There is no {request.method} {request.url.path}"
-            )
-        case HTTPException():
-            answer = named(error.status_code, error.detail)
-            headers = error.headers
-            if isinstance(error, MethodNotAllowedException):
-                answer = unserved(request.method, request.url.path) or named(
-                    405, f"{request.url.path} does not know {request.method}."
-                )
-        case _:
-            answer = answer_to(error)
-    return raw_answer(answer.json, status=answer.status, headers=headers)
-
-
-def _problems(error: ValidationException) -> list[dict[str, Any]]:
-    return cast(list[dict[str, Any]], error.extra) if isinstance(error.extra, list) else []
-
-
-def _reasons(error: ValidationException) -> str:
-    """`limit: Expected int >= 1`"""
-    reasons = [f"{problem.get('key', 'request')}: {problem['message']}" for problem in _problems(error)]
-    return "; ".join(reasons) or error.detail
-
-
-def _kind(error: ValidationException) -> str:
-    sources = {str(getattr(problem.get("source"), "value", problem.get("source"))) for problem in _problems(error)}
-    return "Query" if sources == {"query"} else "Params" if sources == {"path"} else "Payload"
+@get("/", include_in_schema=False)
+async def _welcome() -> Response[str]:
+    return Response(_WELCOME, media_type="text/plain")

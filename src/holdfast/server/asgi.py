@@ -1,7 +1,10 @@
 """Names for the ASGI interface, and the few things that raw ASGI applications need."""
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Final
+
+from holdfast.core.errors import Invalid, TooLarge
 
 HttpScope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -14,9 +17,52 @@ JSON: Final[Header] = (b"content-type", b"application/json")
 
 
 async def respond(send: Send, status: int, body: bytes = b"", headers: Iterable[Header] = ()) -> None:
-    length: Header = (b"content-length", b"%d" % len(body))
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    if status != 204:
+        headers = [*headers, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def streamed(pieces: AsyncIterator[bytes], content_type: str) -> App:
+    """An answer that is sent as it is made, for as long as there is somebody to read it."""
+
+    async def answer(scope: HttpScope, receive: Receive, send: Send) -> None:
+        gone = asyncio.ensure_future(disconnected(receive))
+        try:
+            headers = [(b"content-type", content_type.encode())]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            async for piece in pieces:
+                if gone.done():
+                    return
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            gone.cancel()
+
+    return answer
+
+
+async def read_body(
+    receive: Receive, headers: Mapping[bytes, bytes], bytes_max: int, *, hint: str | None = None
+) -> bytes:
+    """All of a request's body. Raises TooLarge as early as it is known, with the hint; Invalid if the client goes meanwhile."""
+    too_large = TooLarge(f"The body is larger than {bytes_max} bytes.", hint=hint)
+    length = headers.get(b"content-length")
+    if length is not None and int(length) > bytes_max:
+        raise too_large
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    size = len(body)
+    pieces = [body]
+    while message.get("more_body", False) and size <= bytes_max:
+        message = await receive()
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+    if size > bytes_max:
+        raise too_large
+    if message["type"] == "http.disconnect":
+        raise Invalid("The request was cut off.")
+    return body if len(pieces) == 1 else b"".join(pieces)
 
 
 async def disconnected(receive: Receive) -> None:

@@ -28,17 +28,11 @@ _STRUCTURE: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 
 
 class JsonBody(AbstractDTO[T]):
-    """`dto=JsonBody[CreateSession]`: how Litestar is told to leave the body to us, and to document its type."""
+    """`dto=JsonBody[CreateSession]`: the type of a body, for `routing` to decode and for Litestar to document."""
 
     def __class_getitem__(cls, annotation: Any) -> type["JsonBody[Any]"]:
         """Any type that msgspec decodes, unions too: the base class takes only what it can take apart."""
         return type(f"{cls.__name__}[{annotation}]", (cls,), {"config": DTOConfig(), "model_type": annotation})
-
-    def decode_bytes(self, value: bytes) -> Any:
-        return decode_body(self.model_type, value)
-
-    def decode_builtins(self, value: dict[str, Any]) -> Any:
-        raise Invalid("Send a JSON body.")
 
     @classmethod
     def create_for_field_definition(

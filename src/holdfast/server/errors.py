@@ -5,6 +5,7 @@ the same ref. No answer carries a traceback or a secret.
 """
 
 import secrets
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +24,7 @@ from holdfast.core.errors import (
     Unavailable,
 )
 from holdfast.core.wire import Wire
+from holdfast.server.asgi import Header
 from holdfast.service.pty import PTY
 from holdfast.service.vcs import PatchRefused
 
@@ -71,6 +73,16 @@ class Answer(msgspec.Struct, frozen=True):
 
 PROVIDER: Final = "Provider"
 
+
+class Refused(Exception):
+    """What is wrong with a request before anybody of ours is asked: no such route, a parameter of the wrong kind."""
+
+    def __init__(self, answer: Answer, headers: Sequence[Header] = ()) -> None:
+        super().__init__(answer)
+        self.answer = answer
+        self.headers = headers
+
+
 _TAGGED: Final = {
     "Permission request": "PermissionNotFoundError",
     "Question request": "QuestionNotFoundError",
@@ -102,6 +114,8 @@ _STATUS_NAMES: Final = {
 def answer_to(error: BaseException) -> Answer:
     """The answer to a request that failed with this."""
     match error:
+        case Refused():
+            return error.answer
         case NotFound() if error.kind in _TAGGED:
             return Answer(404, TaggedError(tag=_TAGGED[error.kind], request_id=error.id, message=error.message))
         case NotFound() if error.kind == PTY:

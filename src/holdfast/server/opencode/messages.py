@@ -3,19 +3,21 @@
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import Annotated, Any
-from urllib.parse import urlencode
+from typing import Annotated, Any, cast
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
-from litestar import Request, Response, get, post
+from litestar import Response, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import JSONBody, QueryParameter
+from litestar.types import Scope
 
 from holdfast.core.codec import to_json
 from holdfast.core.errors import Invalid
 from holdfast.core.messages import WithParts
 from holdfast.core.store import RawMessage
 from holdfast.core.wire import Wire
+from holdfast.server.asgi import HttpScope
 from holdfast.server.bodies import JsonBody, raw_answer
 from holdfast.server.opencode.parameters import LIMIT_MAX, MessageId, SessionId, documented
 from holdfast.server.opencode.sessions import NO_SESSION
@@ -36,7 +38,7 @@ def message_routes(messages: MessageService) -> Sequence[HTTPRouteHandler]:
         ),
     )
     async def list_messages(
-        request: Request[Any, Any, Any],
+        scope: Scope,
         session_id: SessionId,
         limit: Annotated[int | None, QueryParameter(ge=1, le=LIMIT_MAX)] = None,
         before: Annotated[str | None, QueryParameter(description="A cursor that an earlier page gave.")] = None,
@@ -45,7 +47,7 @@ def message_routes(messages: MessageService) -> Sequence[HTTPRouteHandler]:
         body = b"[%b]" % b",".join([raw_json(message) for message in page.messages])
         if not page.more or not page.messages:
             return raw_answer(body)
-        return raw_answer(body, headers=_next_page(request, _cursor(page.messages[0])))
+        return raw_answer(body, headers=_next_page(cast(HttpScope, scope), _cursor(page.messages[0])))
 
     @post(
         "/session/{sessionID:str}/message",
@@ -114,11 +116,14 @@ def _version(cursor: str) -> int:
         raise Invalid("Not a cursor of this server.", field="before", hint="Use the one of the page before.") from None
 
 
-def _next_page(request: Request[Any, Any, Any], cursor: str) -> dict[str, str]:
+def _next_page(scope: HttpScope, cursor: str) -> dict[str, str]:
     query = [
-        (name, value) for name, value in request.query_params.multi_items() if name not in ("before", "auth_token")
+        (name, value)
+        for name, value in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        if name not in ("before", "auth_token")
     ]
-    url = f"{request.scope['scheme']}://{request.headers.get('host', '')}{request.scope['path']}"
+    host = dict[bytes, bytes](scope["headers"]).get(b"host", b"").decode("latin-1")
+    url = f"{scope['scheme']}://{host}{scope['path']}"
     return {
         "Access-Control-Expose-Headers": "Link, X-Next-Cursor",
         "Link": f'<{url}?{urlencode([*query, ("before", cursor)])}>; rel="next"',

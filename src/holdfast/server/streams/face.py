@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from holdfast.core.clock import Clock
-from holdfast.core.errors import HoldfastError, Invalid, TooLarge
+from holdfast.core.errors import HoldfastError, Invalid
 from holdfast.core.json_runs import to_run
 from holdfast.core.offsets import Offset, to_offset, to_position
 from holdfast.core.streams import JSON, Append, Create, Producer, Retention, Stream, media_type
@@ -19,7 +19,7 @@ from holdfast.protocols.durable_streams.paths import CONTROL, ROOT, is_control, 
 from holdfast.protocols.durable_streams.requests import Headers, parse_append, parse_create, parse_read
 from holdfast.protocols.durable_streams.responses import Response
 from holdfast.protocols.durable_streams.subscriptions import parse_bearer
-from holdfast.server.asgi import HttpScope, Message, Receive, Send
+from holdfast.server.asgi import HttpScope, Message, Receive, Send, read_body
 from holdfast.server.streams.answers import send_response, to_response
 from holdfast.server.streams.control import Control
 from holdfast.server.streams.reads import Reads
@@ -150,23 +150,7 @@ class StreamFace:
         return f"{scope['scheme']}://{headers.get(b'host', b'').decode('latin-1')}"
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        limit = self._options.body_bytes_max
-        length = headers.get(b"content-length")
-        if length is not None and int(length) > limit:
-            raise _too_large(limit)
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        size = len(body)
-        pieces = [body]
-        while message.get("more_body", False) and size <= limit:
-            message = await receive()
-            pieces.append(message.get("body", b""))
-            size += len(pieces[-1])
-        if size > limit:
-            raise _too_large(limit)
-        if message["type"] == "http.disconnect":
-            raise Invalid("The request was cut off.")
-        return body if len(pieces) == 1 else b"".join(pieces)
+        return await read_body(receive, headers, self._options.body_bytes_max, hint="Append it in pieces.")
 
     async def _append(self, path: str, headers: Headers, body: bytes) -> Response:
         request = parse_append(headers, has_body=bool(body))
@@ -257,7 +241,3 @@ def _describe(stream: Stream) -> Response:
         snapshot=stream.snapshot,
         earliest=to_offset(stream.horizon) if stream.horizon else None,
     )
-
-
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"The body is larger than {limit} bytes.", hint="Append it in pieces.")
