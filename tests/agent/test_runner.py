@@ -12,6 +12,7 @@ from holdfast.agent.providers.base import Provider, ProviderError, ToolCallChunk
 from holdfast.agent.providers.conversation import CONTINUE
 from holdfast.agent.runner import Engine, Environment
 from holdfast.agent.tools import Tool, ToolBox
+from holdfast.agent.tools.invalid import Invalid
 from holdfast.core import codec
 from holdfast.core import events as e
 from holdfast.core.errors import NotFound
@@ -297,20 +298,46 @@ async def test_a_tool_that_a_graceful_stop_ended_says_so():
 @pytest.mark.parametrize(
     ("chunks", "complaint"),
     [
-        (call("nothing", {}), "There is no tool 'nothing'"),
-        (call("count", {"n": "seven"}), "n: 'seven' is not of type 'integer'"),
+        (call("nothing", {}), "There is no tool 'nothing'. The tools are: count."),
         (call("count", "{not json"), "not a JSON object"),
         ([ToolCallChunk(call_id="c", name="count", arguments="[1]")], "not a JSON object"),
     ],
 )
-async def test_a_call_that_is_wrong_is_answered_with_what_is_wrong(chunks: list[ToolCallChunk], complaint: str):
+async def test_a_call_that_cannot_be_one_becomes_an_invalid_call_that_says_why(
+    chunks: list[ToolCallChunk], complaint: str
+):
     provider = ScriptedProvider(chunks, [text("Sorry.")])
+    async with serving(provider, counter := Counter("count", repeatable=False), Invalid()) as server:
+        await server.prompt()
+        await server.engine.idle()
+        tool = next(part for part in (await server.answers())[0].parts if isinstance(part, ToolPart))
+        assert tool.tool == "invalid"
+        assert isinstance(tool.state, ToolCompleted)
+        assert complaint in tool.state.output
+        assert tool.state.input["tool"] == chunks[0].name
+        assert counter.began == []
+        assert said((await server.answers())[1]) == "Sorry."
+
+
+async def test_a_tool_that_was_called_in_capitals_is_the_tool():
+    provider = ScriptedProvider(call("Count", {"n": 1}), [text("One.")])
+    async with serving(provider, counter := Counter("count", repeatable=False), Invalid()) as server:
+        await server.prompt()
+        await server.engine.idle()
+        tool = next(part for part in (await server.answers())[0].parts if isinstance(part, ToolPart))
+        assert tool.tool == "count"
+        assert isinstance(tool.state, ToolCompleted)
+        assert len(counter.began) == 1
+
+
+async def test_a_call_with_the_wrong_input_is_answered_with_what_is_wrong():
+    provider = ScriptedProvider(call("count", {"n": "seven"}), [text("Sorry.")])
     async with serving(provider, counter := Counter("count", repeatable=False)) as server:
         await server.prompt()
         await server.engine.idle()
         tool = next(part for part in (await server.answers())[0].parts if isinstance(part, ToolPart))
         assert isinstance(tool.state, ToolError)
-        assert complaint in tool.state.error
+        assert "n: 'seven' is not of type 'integer'" in tool.state.error
         assert counter.began == []
         assert said((await server.answers())[1]) == "Sorry."
 

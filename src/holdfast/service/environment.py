@@ -10,6 +10,7 @@ from holdfast.agent.providers.registry import DEMO_MODEL
 from holdfast.agent.runner import ResolvedModel
 from holdfast.agent.snapshots import Snapshots, WorkTree
 from holdfast.agent.tools import ToolBox
+from holdfast.agent.tools.invalid import INVALID
 from holdfast.core.catalogue import Model
 from holdfast.core.clock import Clock
 from holdfast.core.config import CompactionConfig
@@ -77,7 +78,7 @@ class InstanceEnvironment:
         return ToolBox(
             tool
             for name, tool in self._tools.items()
-            if name not in off and not denied_entirely(permission_of(name), rules)
+            if name == INVALID or (name not in off and not denied_entirely(permission_of(name), rules))
         )
 
     def rules(self, session: Session, user: UserMessage) -> tuple[PermissionRule, ...]:

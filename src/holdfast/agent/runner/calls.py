@@ -18,7 +18,8 @@ from holdfast.agent.permissions import Ask, verdict
 from holdfast.agent.runner.environment import Environment
 from holdfast.agent.runner.host import Host, Subagents
 from holdfast.agent.runner.session_log import SessionLog
-from holdfast.agent.tools import ToolContext, ToolFailure, validate
+from holdfast.agent.tools import ToolBox, ToolContext, ToolFailure, validate
+from holdfast.agent.tools.invalid import INVALID, impossible
 from holdfast.agent.turn.outcomes import BY_USER
 from holdfast.core.errors import HoldfastError
 from holdfast.core.events import PartUpdated, PermissionAsked, PermissionReplied
@@ -26,6 +27,7 @@ from holdfast.core.messages import (
     ToolCompleted,
     ToolError,
     ToolPart,
+    ToolPending,
     ToolRunning,
     ToolTime,
     ToolTimeStart,
@@ -58,6 +60,7 @@ class ToolCalls:
             await asyncio.gather(*calls, return_exceptions=True)
 
     async def _call(self, state: TurnState, part: ToolPart) -> None:
+        part = _possible(part, self._environment.tools(state.session, turn.prompt(state)))
         call = _Call(part, self._log)
         try:
             outcome = await self._run(state, part, call)
@@ -140,6 +143,15 @@ class ToolCalls:
         return (*own, *await self._log.store.approvals(state.session.project_id))
 
 
+def _possible(part: ToolPart, tools: ToolBox) -> ToolPart:
+    """The call, or the one that stands in for it when there is no such tool. The user's own calls stay what they are."""
+    if part.tool in tools or INVALID not in tools or (part.metadata or {}).get(BY_USER):
+        return part
+    if part.tool.lower() in tools:  # some LLMs write names in capitals
+        return replace(part, tool=part.tool.lower())
+    return replace(part, tool=INVALID, state=ToolPending(input=impossible(part.tool, tools), raw=""))
+
+
 class _Call:
     """What is recorded of one call while it runs."""
 
@@ -209,7 +221,7 @@ def _loop(state: TurnState, part: ToolPart) -> list[Ask]:
     """Ask when the model made the same call again and again, in a row, over all steps of the turn."""
     calls = [p for step in state.steps for p in step.parts if isinstance(p, ToolPart)]
     ids = [call.id for call in calls]
-    before = calls[: ids.index(part.id) + 1][-ALIKE_MAX:] if part.id in ids else []
+    before = [*calls[: ids.index(part.id)], part][-ALIKE_MAX:] if part.id in ids else []
     alike = [call for call in before if (call.tool, call.state.input) == (part.tool, part.state.input)]
     if len(alike) < ALIKE_MAX:
         return []

@@ -11,6 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from holdfast.agent.providers.base import Chunk, Finished, ReasoningChunk, TextChunk, ToolCallChunk
+from holdfast.agent.tools.invalid import INVALID
 from holdfast.agent.turn import Stamp, model_done, settle
 from holdfast.core.events import Event, PartDelta, PartUpdated
 from holdfast.core.messages import (
@@ -18,13 +19,13 @@ from holdfast.core.messages import (
     PartTime,
     ReasoningPart,
     TextPart,
-    ToolError,
     ToolPart,
     ToolPending,
-    ToolTime,
     WithParts,
     is_open,
 )
+
+_RAW_SHOWN_MAX = 2000
 
 
 class _Call:
@@ -68,7 +69,7 @@ class ModelOutput:
         events: list[Event] = []
         self._close_open(events, stamp)
         for call in self._calls.values():
-            part = replace(call.part, state=_complete(call, stamp.now))
+            part = _complete(call)
             events.append(PartUpdated(session_id=part.session_id, part=part, time=stamp.now))
         reason = "tool-calls" if self._calls else self.finished.reason
         return events, model_done(self._info, reason, self.finished.tokens, self.finished.cost)
@@ -121,13 +122,15 @@ class ModelOutput:
             self._grown.clear()
 
 
-def _complete(call: _Call, now: int) -> ToolPending | ToolError:
-    """The call with its whole input; an error that the model will read if its JSON is not an object."""
+def _complete(call: _Call) -> ToolPart:
+    """The call with its whole input; if that is not a JSON object, the call that tells the model so."""
     raw = "".join(call.arguments)
     try:
-        return ToolPending(input=msgspec.json.decode(raw or "{}", type=dict[str, Any]), raw=raw)
+        input = msgspec.json.decode(raw or "{}", type=dict[str, Any])
     except (msgspec.MsgspecError, RecursionError) as error:
-        message = (
-            f"The arguments of this call are not a JSON object ({error}), so it did not run. They were:\n{raw[:2000]}"
+        problem = (
+            f"The arguments of {call.part.tool} are not a JSON object ({error}). They were:\n{raw[:_RAW_SHOWN_MAX]}"
         )
-        return ToolError(input={}, error=message, time=ToolTime(start=now, end=now))
+        state = ToolPending(input={"tool": call.part.tool, "error": problem}, raw=raw)
+        return replace(call.part, tool=INVALID, state=state)
+    return replace(call.part, state=ToolPending(input=input, raw=raw))

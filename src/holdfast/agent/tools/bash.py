@@ -16,9 +16,10 @@ from typing import Any, Final
 from holdfast.agent.permissions import Ask
 from holdfast.agent.tools.base import ToolContext, ToolFailure, ToolResult
 from holdfast.agent.tools.output import BYTES_MAX, LINES_MAX, CommandOutput
-from holdfast.agent.tools.places import external, resolved
+from holdfast.agent.tools.places import external, is_inside, resolved
 from holdfast.agent.tools.processes import Process, Processes
 from holdfast.agent.tools.shell_commands import commands_of, prefix_of
+from holdfast.agent.tools.shell_paths import operands_of
 from holdfast.core.messages import ToolPart, ToolRunning
 
 TIMEOUT_MS: Final = 2 * 60 * 1000
@@ -81,6 +82,7 @@ Runs a command with `{Path(self._shell).name} -c` and returns what it writes to 
         directory = resolved(context, input.get("workdir", ""))
         return [
             *external(context, directory, is_directory=True),
+            *await asyncio.to_thread(_outside, input["command"], directory, context),
             Ask(permission="bash", patterns=commands, always=always, metadata={"command": input["command"]}),
         ]
 
@@ -115,6 +117,32 @@ Runs a command with `{Path(self._shell).name} -c` and returns what it writes to 
                 await Processes.clean_up(part.id, group, started)
             case _:
                 await Processes.clean_up(part.id, 0, "")
+
+
+def _outside(command: str, directory: Path, context: ToolContext) -> list[Ask]:
+    """What the line names outside of the project and of its working directory (which is asked for by itself)."""
+    patterns: dict[str, str] = {}
+    for operand in operands_of(command):
+        try:
+            path = resolved(context, str(directory / Path(operand.text).expanduser()))
+        except (ToolFailure, RuntimeError):  # no name of a file, or the home of nobody
+            continue
+        if is_inside(context, path) or path == directory or directory in path.parents:
+            continue
+        if not operand.is_target and path != Path("/") and not os.path.lexists(Path("/", path.parts[1])):
+            continue  # begins with a slash, but is no path of this machine: a pattern, a route, a part of a URL
+        for ask in external(context, path, is_directory=path.is_dir()):
+            patterns.update((pattern, str(path)) for pattern in ask.patterns)
+    if not patterns:
+        return []
+    return [
+        Ask(
+            permission="external_directory",
+            patterns=tuple(patterns),
+            always=tuple(patterns),
+            metadata={"filepath": next(iter(patterns.values())), "command": command},
+        )
+    ]
 
 
 class _Call:

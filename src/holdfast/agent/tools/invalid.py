@@ -1,6 +1,6 @@
 """The tool `invalid`: what a call becomes that cannot be one, so that the LLM reads why. No LLM calls it by itself."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from holdfast.agent.permissions import Ask
@@ -9,6 +9,15 @@ from holdfast.agent.tools.results import result
 from holdfast.core.messages import ToolPart
 
 INVALID: Final = "invalid"
+
+_NAME_CHARACTERS_MAX: Final = 200
+
+
+def impossible(tool: str, tools: Collection[str]) -> dict[str, Any]:
+    """The input for a call of a tool that is not there."""
+    name = tool if len(tool) <= _NAME_CHARACTERS_MAX else f"{tool[:_NAME_CHARACTERS_MAX]}…"
+    known = ", ".join(sorted(set(tools) - {INVALID})) or "none"
+    return {"tool": name, "error": f"There is no tool {name!r}. The tools are: {known}."}
 
 
 class Invalid:

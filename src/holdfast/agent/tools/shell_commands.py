@@ -24,7 +24,7 @@ _TWO_WORDS: Final = frozenset(
     """apt apt-get brew bun cargo composer deno docker dotnet gh git go gradle helm just kubectl make mvn npm npx nx pip pip3
     pnpm poetry python python3 ruby rustup systemctl terraform uv yarn""".split()  # noqa: SIM905 - read as a list of words
 )
-_RUN_OTHERS: Final = frozenset(
+RUN_OTHERS: Final = frozenset(
     """. awk bash builtin bunx busybox chroot command dash doas entr env eval exec find fish flock ksh nice node nohup npx
     parallel perl php pipx python python3 ruby script setsid sh source ssh stdbuf strace su sudo tclsh time timeout trap uvx
     watch xargs zsh""".split()  # noqa: SIM905
@@ -68,7 +68,7 @@ def prefix_of(command: str) -> str:
     if name in _TWO_WORDS:
         named = len(words) > 1 and _PLAIN_WORD.fullmatch(words[1]) and not words[1].startswith("-")
         return f"{words[0]} {words[1]} *" if named else command
-    return command if name in _RUN_OTHERS else f"{words[0]} *"
+    return command if name in RUN_OTHERS else f"{words[0]} *"
 
 
 class _Unclear(Exception):
