@@ -10,6 +10,7 @@ import tempfile
 from importlib.resources import files
 from pathlib import Path
 
+import apsw
 import pytest
 
 from holdfast.core.errors import StorageError, StorageLocked
@@ -237,15 +238,15 @@ async def test_a_damaged_page_stops_the_store_when_it_is_met(used: Path) -> None
 # --- the schema
 
 
-def schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
+def schema(connection: sqlite3.Connection | apsw.Connection) -> list[tuple[str, ...]]:
     rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")
     return [(*names, " ".join(re.sub("--.*", "", sql).split())) for *names, sql in rows]
 
 
 async def test_all_migrations_together_give_the_schema_that_is_written_down(directory: Path) -> None:
     await open_and_close(directory)
-    migrated, written = sqlite3.connect(database(directory)), sqlite3.connect(":memory:")
-    written.executescript(files("holdfast.storage.sqlite").joinpath("schema.sql").read_text())
+    migrated, written = apsw.Connection(str(database(directory))), apsw.Connection(":memory:")
+    written.execute(files("holdfast.storage.sqlite").joinpath("schema.sql").read_text())
 
     assert schema(migrated) == schema(written)
     migrated.close()

@@ -78,16 +78,27 @@ class Lease(msgspec.Struct, frozen=True):
 
 
 class SessionQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Sessions last updated at or after `updated_since` (ms), newest update first. `search` is part of the title, in any
-    letter case. `roots` leaves out child sessions."""
+    """Sessions last updated at or after `updated_since` and before `updated_before` (ms), newest update first. `search` is
+    what title or texts have (`core.search`). `roots` leaves out child sessions; `archived` those that are not, False
+    those that are."""
 
     directory: str | None = None
     project_id: str | None = None
     parent_id: str | None = None
     roots: bool = False
     updated_since: int | None = None
+    updated_before: int | None = None
+    archived: bool | None = None
     search: str | None = None
     limit: int | None = None
+
+
+class SessionPage(msgspec.Struct, frozen=True):
+    """Wire JSON of sessions. `next`: there are more, with this as `updated_before`; so a page does not end between sessions
+    that were updated in the same millisecond, and may have more than its limit because of that."""
+
+    sessions: tuple[bytes, ...]
+    next: int | None = None
 
 
 class RawMessage(msgspec.Struct, frozen=True):
@@ -216,6 +227,8 @@ class SessionStore(StreamStore, Protocol):
     async def sessions(self, query: SessionQuery) -> Sequence[bytes]:
         """Wire JSON of each Session found."""
         ...
+
+    async def session_page(self, query: SessionQuery) -> SessionPage: ...
 
     async def statuses(self, directory: str | None = None) -> dict[str, SessionStatus]:
         """Of every session that is not idle."""

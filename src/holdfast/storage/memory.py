@@ -15,6 +15,7 @@ from holdfast.core.messages import Part, WithParts, is_open
 from holdfast.core.offsets import BEGINNING, Offset, to_offset, to_position
 from holdfast.core.permissions import PermissionRule
 from holdfast.core.reducer import Approve, Change, Clear, Delete, EndRequests, Get, Put
+from holdfast.core.search import Terms, folded, has_terms, terms_of, text_of, words
 from holdfast.core.session import Session, SessionStatus, StatusIdle, Todo
 from holdfast.core.state import SESSION, Entity, Key, PermissionEntry, QuestionEntry, TurnState
 from holdfast.core.store import (
@@ -28,6 +29,7 @@ from holdfast.core.store import (
     RawMessage,
     Recorded,
     Scope,
+    SessionPage,
     SessionQuery,
     SessionScope,
     SessionSnapshot,
@@ -214,8 +216,25 @@ class MemoryStore:
         return self._stream(session_id).fold.session
 
     async def sessions(self, query: SessionQuery) -> Sequence[bytes]:
-        found = [stream for stream in self._living() if _answers(query, stream.fold.session)]
-        return [to_json(stream.fold.session) for stream in _newest_first(found)[: query.limit]]
+        return [to_json(stream.fold.session) for stream in self._found(query)[: query.limit]]
+
+    async def session_page(self, query: SessionQuery) -> SessionPage:
+        found = self._found(query)
+        size = len(found) if query.limit is None else query.limit
+        while 0 < size < len(found) and found[size].info.time.updated == found[size - 1].info.time.updated:
+            size += 1
+        last = found[size - 1].info.time.updated if 0 < size < len(found) else None
+        return SessionPage(tuple(to_json(stream.fold.session) for stream in found[:size]), last)
+
+    def _found(self, query: SessionQuery) -> "list[_Stream]":
+        terms = terms_of(query.search or "")
+        return _newest_first(
+            [
+                stream
+                for stream in self._living()
+                if _answers(query, stream.fold.session) and (not terms.of_title or stream.has(terms))
+            ]
+        )
 
     async def statuses(self, directory: str | None = None) -> dict[str, SessionStatus]:
         return {
@@ -376,6 +395,14 @@ class _Stream:
         if any(isinstance(change, Delete | Clear | EndRequests) for change in changes):
             self.added = {key: added for key, added in self.added.items() if key in self.fold.entities}
 
+    def has(self, terms: Terms) -> bool:
+        """Whether a search for them finds the session."""
+        title = folded(self.fold.session.title)
+        if all(term in title for term in terms.of_title):
+            return True
+        texts = (text_of(entity) for entity in self.fold.entities.values() if isinstance(entity, Part))
+        return any(text is not None and has_terms(words(text), terms) for text in texts)
+
     def page(self, limit: int | None, before: int | None) -> MessagePage:
         found = [
             (version, message)
@@ -442,7 +469,8 @@ def _answers(query: SessionQuery, session: Session) -> bool:
         and query.parent_id in (None, session.parent_id)
         and not (query.roots and session.parent_id is not None)
         and (query.updated_since is None or session.time.updated >= query.updated_since)
-        and (query.search is None or query.search.casefold() in session.title.casefold())
+        and (query.updated_before is None or session.time.updated < query.updated_before)
+        and query.archived in (None, session.time.archived is not None)
     )
 
 

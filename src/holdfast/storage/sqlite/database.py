@@ -55,6 +55,10 @@ class Database:
     def pragma(self, name: str, value: int | str | None = None) -> Any:
         return self._connection.pragma(name, value) if value is not None else self._connection.pragma(name)
 
+    def add_function(self, name: str, function: Callable[..., Any]) -> None:
+        """Of one argument; answers the same whenever it is asked the same."""
+        self._connection.create_scalar_function(name, function, 1, deterministic=True)
+
     @property
     def is_read_only(self) -> bool:
         """Also where it was opened for writing, and the operating system only let it read."""

@@ -17,6 +17,7 @@ from typing import Final
 
 from holdfast.core.errors import StorageError, StorageLocked
 from holdfast.storage.sqlite.database import Database, storage_errors
+from holdfast.storage.sqlite.search import add_functions
 
 DATABASE_NAME: Final = "holdfast.db"
 LOCK_NAME: Final = "holdfast.lock"
@@ -176,6 +177,7 @@ def _foreign(path: Path) -> StorageError:
 
 def migrate(database: Database) -> None:
     """Run the migrations that the database has not seen yet."""
+    add_functions(database)
     for number, script in enumerate(migrations(), start=1):
         if number > database.pragma("user_version"):
             database.run("BEGIN IMMEDIATE")

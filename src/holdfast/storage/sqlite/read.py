@@ -7,10 +7,13 @@ Owns the SQL that reads state and log. Changes nothing.
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from holdfast.core.errors import NotFound
 from holdfast.core.messages import WithParts
 from holdfast.core.offsets import Offset, to_offset, to_position
 from holdfast.core.permissions import PermissionRule
+from holdfast.core.search import terms_of
 from holdfast.core.session import Session, SessionStatus, Todo
 from holdfast.core.state import PermissionEntry, QuestionEntry, TurnState, prompts_of
 from holdfast.core.store import (
@@ -20,11 +23,13 @@ from holdfast.core.store import (
     RawMessage,
     Recorded,
     Scope,
+    SessionPage,
     SessionQuery,
     SessionScope,
     SessionSnapshot,
     Snapshot,
 )
+from holdfast.storage.sqlite import search
 from holdfast.storage.sqlite.database import Database
 from holdfast.storage.sqlite.rows import (
     grown,
@@ -118,6 +123,27 @@ class Queries:
         return to_session(self._session(session_id, "data")[0])
 
     def sessions(self, query: SessionQuery) -> list[bytes]:
+        return [data for data, _ in self._sessions(query, query.limit)]
+
+    def session_page(self, query: SessionQuery) -> SessionPage:
+        if query.limit is None:
+            return SessionPage(tuple(self.sessions(query)))
+        rows = self._sessions(query, query.limit + 1)
+        if len(rows) <= query.limit:
+            return SessionPage(tuple(data for data, _ in rows))
+        (_, following) = rows.pop()
+        if not rows:
+            return SessionPage(())
+        last = rows[-1][1]
+        if following < last:
+            return SessionPage(tuple(data for data, _ in rows), last)
+        same = replace(query, updated_since=max(last, query.updated_since or 0), updated_before=last + 1)
+        page = [data for data, updated in rows if updated > last] + self.sessions(replace(same, limit=None))
+        older = self._sessions(replace(query, updated_before=last), 1)
+        return SessionPage(tuple(page), last if older else None)
+
+    def _sessions(self, query: SessionQuery, limit: int | None) -> list[tuple[bytes, int]]:
+        """Wire JSON and `updated`."""
         conditions: list[tuple[str, Any]] = []
         if query.directory is not None:
             conditions.append(("directory = ?", query.directory))
@@ -127,17 +153,25 @@ class Queries:
             conditions.append(("parent_id = ?", query.parent_id))
         if query.updated_since is not None:
             conditions.append(("updated >= ?", query.updated_since))
-        if query.search is not None:
-            conditions.append(("instr(title_folded, ?) > 0", query.search.casefold()))
-        where = " AND ".join(
-            [condition for condition, _ in conditions] + (["parent_id IS NULL"] if query.roots else []) or ["true"]
+        if query.updated_before is not None:
+            conditions.append(("updated < ?", query.updated_before))
+        where = [condition for condition, _ in conditions]
+        bindings = [value for _, value in conditions]
+        if query.roots:
+            where.append("parent_id IS NULL")
+        if query.archived is not None:
+            where.append("archived" if query.archived else "NOT archived")
+        terms = terms_of(query.search or "")
+        if terms.of_title:
+            found, looked_for = search.condition(terms)
+            where.append(found)
+            bindings += looked_for
+        return self._all(
+            f"SELECT data, updated FROM session WHERE {' AND '.join(where) or 'true'}"
+            " ORDER BY updated DESC, stream DESC LIMIT ?",
+            *bindings,
+            -1 if limit is None else limit,
         )
-        rows = self._all(
-            f"SELECT data FROM session WHERE {where} ORDER BY updated DESC, stream DESC LIMIT ?",
-            *(value for _, value in conditions),
-            -1 if query.limit is None else query.limit,
-        )
-        return [data for (data,) in rows]
 
     def statuses(self, directory: str | None) -> dict[str, SessionStatus]:
         rows = self._all(

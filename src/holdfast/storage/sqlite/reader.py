@@ -12,7 +12,7 @@ from holdfast.core.errors import StorageError
 from holdfast.core.offsets import Offset
 from holdfast.core.session import Session, SessionStatus
 from holdfast.core.store import Difference, Recorded, Scope, SessionQuery
-from holdfast.storage.sqlite import verify, verify_streams
+from holdfast.storage.sqlite import search, verify, verify_streams
 from holdfast.storage.sqlite.database import DriverError, to_storage_error
 from holdfast.storage.sqlite.files import DATABASE_NAME, open_beside
 from holdfast.storage.sqlite.read import Queries
@@ -56,6 +56,8 @@ class SqliteReader:
 
     async def verify(self) -> AsyncIterator[Difference]:
         for difference in self._query(lambda queries: verify.structure(queries.database)):
+            yield difference
+        for difference in self._query(lambda queries: list(search.differences(queries.database))):
             yield difference
         for session_id in self._query(lambda queries: verify.session_ids(queries.database)):
             for difference in self._verify_session(session_id):

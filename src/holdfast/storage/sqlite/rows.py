@@ -12,6 +12,7 @@ from holdfast.core.codec import decode, to_json
 from holdfast.core.events import PartDelta
 from holdfast.core.fold import with_text
 from holdfast.core.messages import AssistantMessage, Message, Part, ReasoningPart, TextPart, is_open
+from holdfast.core.search import folded
 from holdfast.core.session import IDLE, Session, SessionStatus, StatusIdle
 from holdfast.core.state import NO_TURNS, Entity, PermissionEntry, QuestionEntry, TodoList, Turns
 from holdfast.storage.sqlite.database import Database
@@ -32,9 +33,24 @@ NEW_SESSION: Final = (to_json(IDLE), to_json(TodoList()), to_json(NO_TURNS))
 
 
 def session_columns(session: Session) -> Columns:
-    """directory, project_id, parent_id, title_folded, updated. `title_folded` is the title without letter case, in all
-    of Unicode (SQLite's own comparison knows ASCII only)."""
-    return session.directory, session.project_id, session.parent_id, session.title.casefold(), session.time.updated
+    """directory, project_id, parent_id, title_folded, archived, updated."""
+    return (
+        session.directory,
+        session.project_id,
+        session.parent_id,
+        title_folded(session),
+        is_archived(session),
+        session.time.updated,
+    )
+
+
+def title_folded(session: Session) -> str:
+    """As searches compare it (SQLite's own comparison knows ASCII only)."""
+    return folded(session.title)
+
+
+def is_archived(session: Session) -> bool:
+    return session.time.archived is not None
 
 
 def is_busy(status: SessionStatus) -> bool:

@@ -40,6 +40,7 @@ CREATE TABLE session (
     project_id TEXT NOT NULL,
     parent_id TEXT,
     title_folded TEXT NOT NULL, -- without letter case
+    archived INTEGER NOT NULL,
     updated INTEGER NOT NULL,
     busy INTEGER NOT NULL, -- the status is not idle
     unfinished INTEGER NOT NULL, -- a turn is active, or a prompt waits
@@ -51,6 +52,7 @@ CREATE TABLE session (
 
 CREATE INDEX session_updated ON session (updated);
 CREATE INDEX session_directory ON session (directory, updated);
+CREATE INDEX session_project ON session (project_id, updated);
 CREATE INDEX session_parent ON session (parent_id, updated) WHERE parent_id IS NOT NULL;
 CREATE INDEX session_busy ON session (stream) WHERE busy;
 CREATE INDEX session_unfinished ON session (stream) WHERE unfinished;
@@ -81,6 +83,10 @@ CREATE TABLE part (
 
 CREATE UNIQUE INDEX part_id ON part (stream, id);
 CREATE INDEX part_message ON part (stream, message);
+
+-- The words of texts (core/search.py), by the position of their part. It has no copy of them; text_word shows what it has.
+CREATE VIRTUAL TABLE text_index USING fts5 (words, content = '', contentless_delete = 1, tokenize = 'ascii');
+CREATE VIRTUAL TABLE text_word USING fts5vocab ('text_index', 'instance');
 
 -- kind: permission or question. Gone when the turn ends, answered or not.
 CREATE TABLE request (

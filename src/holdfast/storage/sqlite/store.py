@@ -31,11 +31,12 @@ from holdfast.core.store import (
     MessagePage,
     Recorded,
     Scope,
+    SessionPage,
     SessionQuery,
     Snapshot,
 )
 from holdfast.storage.byte_streams import Access
-from holdfast.storage.sqlite import verify, verify_streams
+from holdfast.storage.sqlite import search, verify, verify_streams
 from holdfast.storage.sqlite.append import Appender
 from holdfast.storage.sqlite.byte_streams import Both, ByteStreamRows, SqliteByteStreams
 from holdfast.storage.sqlite.compact import compact
@@ -172,6 +173,9 @@ class SqliteStore:
     async def sessions(self, query: SessionQuery) -> Sequence[bytes]:
         return await self._query(lambda queries: queries.sessions(query))
 
+    async def session_page(self, query: SessionQuery) -> SessionPage:
+        return await self._query(lambda queries: queries.session_page(query))
+
     async def statuses(self, directory: str | None = None) -> dict[str, SessionStatus]:
         return await self._query(lambda queries: queries.statuses(directory))
 
@@ -250,6 +254,8 @@ class SqliteStore:
 
     async def verify(self) -> AsyncIterator[Difference]:
         for difference in await self._query(lambda queries: verify.structure(queries.database)):
+            yield difference
+        for difference in await self._query_database(lambda database: list(search.differences(database))):
             yield difference
         for session_id in await self._query(lambda queries: verify.session_ids(queries.database)):
             for difference in await self._query(partial(_verify_session, session_id)):

@@ -13,6 +13,7 @@ from holdfast.core.messages import AssistantMessage, Message, Part, is_open, is_
 from holdfast.core.reducer import AppendText, Approve, Change, Clear, Delete, EndRequests, Put
 from holdfast.core.session import Session, SessionStatus
 from holdfast.core.state import SESSION, Entity, Key, PermissionEntry, QuestionEntry, TodoList, Turns
+from holdfast.storage.sqlite import search
 from holdfast.storage.sqlite.database import Database
 from holdfast.storage.sqlite.rows import (
     NEW_SESSION,
@@ -239,6 +240,8 @@ class Streams:
         return row
 
     def _put_part(self, stream: Stream, known: Row | None, row: Row, part: Part, data: bytes) -> None:
+        was = known.entity if known is not None else None
+        search.put(self._database, row.position, was if isinstance(was, Part) else None, part)
         grows_after = stream.last if grows(part) else None
         if known is not None:
             self._database.run(
@@ -263,10 +266,10 @@ class Streams:
         match entity:
             case Session():
                 self._database.run(
-                    "INSERT INTO session VALUES (?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, ?)"
+                    "INSERT INTO session VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, ?)"
                     " ON CONFLICT DO UPDATE SET directory = excluded.directory, project_id = excluded.project_id,"
                     " parent_id = excluded.parent_id, title_folded = excluded.title_folded,"
-                    " updated = excluded.updated, data = excluded.data",
+                    " archived = excluded.archived, updated = excluded.updated, data = excluded.data",
                     stream.id,
                     *session_columns(entity),
                     data,
@@ -290,7 +293,7 @@ class Streams:
         row = self.row(stream, key)
         assert row is not None
         self._database.run("DELETE FROM part WHERE position = ?", row.position)
-        self._note_redundant(stream, row)
+        self._note_gone(stream, row)
         stream.rows[key] = None
 
     def _delete_message(self, stream: Stream, key: Key) -> None:
@@ -299,16 +302,23 @@ class Streams:
         for position, data in self._database.all(
             "DELETE FROM part WHERE stream = ? AND message = ? RETURNING position, data", stream.id, message.position
         ):
-            self._note_redundant(stream, Row(position, as_entity("part", data)))
+            self._note_gone(stream, Row(position, as_entity("part", data)))
         self._database.run("DELETE FROM message WHERE position = ?", message.position)
         stream.forget(lambda entity: isinstance(entity, Part) and entity.message_id == key.id)
         stream.rows[key] = None
 
     def _clear(self, stream: Stream) -> None:
+        search.remove_session(self._database, stream.id)
         for table in ("session", "message", "part", "request"):
             self._database.run(f"DELETE FROM {table} WHERE stream = ?", stream.id)
         self._database.run("INSERT INTO redundant VALUES (NULL, ?, ?, NULL, 0, ?)", self.now_ms, stream.id, stream.last)
         stream.rows.clear()
+
+    def _note_gone(self, stream: Stream, row: Row) -> None:
+        """A part's row was removed."""
+        self._note_redundant(stream, row)
+        if isinstance(row.entity, Part):
+            search.remove(self._database, row.position, row.entity)
 
     def _note_redundant(self, stream: Stream, known: Row) -> None:
         """A part is closed or gone by the newest record. What lies between the record that added it and this one is work

@@ -80,7 +80,8 @@ def _stored(database: Database, session_id: str) -> Rows:
     )
     rows: Rows = {"stream": tuple(about)}
     for data, status, todo, turns, *columns in database.all(
-        "SELECT data, status, todo, turns, directory, project_id, parent_id, title_folded, updated, busy, unfinished"
+        "SELECT data, status, todo, turns, directory, project_id, parent_id, title_folded, archived, updated, busy,"
+        " unfinished"
         " FROM session WHERE stream = ?",
         stream,
     ):

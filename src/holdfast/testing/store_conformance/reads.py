@@ -1,12 +1,14 @@
 """Reads: the state that the log gives, and the log itself."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from holdfast.core.errors import NotFound
-from holdfast.core.events import Event
+from holdfast.core.events import Event, SessionUpdated
 from holdfast.core.fold import Fold
 from holdfast.core.messages import WithParts
 from holdfast.core.offsets import BEGINNING
@@ -30,6 +32,15 @@ async def create(store: SessionStore, id: str, *, updated: int = NOW_MS, **info:
     story = Story(id, time=SessionTime(created=NOW_MS, updated=updated), **info)
     await store.append(id, [story.created()])
     return story
+
+
+def names(sessions: Iterable[bytes]) -> str:
+    """The last letters of their ids."""
+    return "".join(msgspec.json.decode(data)["id"][-1] for data in sessions)
+
+
+async def found(store: SessionStore, **query: Any) -> str:
+    return names(await store.sessions(SessionQuery(**query)))
 
 
 def as_message(raw: RawMessage) -> WithParts:
@@ -129,8 +140,7 @@ class Reads(StoreSuite):
         await store.append(gone.id, [gone.deleted()])
 
         async def find(**query: Any) -> str:
-            found = await store.sessions(SessionQuery(**query))
-            return "".join(msgspec.json.decode(data)["id"][-1] for data in found)
+            return await found(store, **query)
 
         assert await find() == "adcb"
         assert await find(directory="/one") == "adc"
@@ -151,9 +161,153 @@ class Reads(StoreSuite):
         await create(store, "ses_b", updated=NOW_MS + 1)
         await store.append(story.id, [story.updated(at=NOW_MS + 5, title="After", parent_id="ses_b")])
 
-        (found,) = await store.sessions(SessionQuery(search="after", parent_id="ses_b", limit=5))
-        assert msgspec.json.decode(found, type=type(story.info)) == story.info == await store.session(story.id)
+        (data,) = await store.sessions(SessionQuery(search="after", parent_id="ses_b", limit=5))
+        assert msgspec.json.decode(data, type=type(story.info)) == story.info == await store.session(story.id)
         assert await store.sessions(SessionQuery(search="before")) == []
+
+    async def test_archived_sessions_are_left_out_or_asked_for(self, store: SessionStore) -> None:
+        await create(store, "ses_a")
+        story = await create(store, "ses_b", updated=NOW_MS + 1)
+        for archived, without, only in ((NOW_MS, "a", "b"), (None, "ba", "")):
+            time = SessionTime(created=NOW_MS, updated=NOW_MS + 1, archived=archived)
+            await store.append(story.id, [SessionUpdated(session_id=story.id, info=replace(story.info, time=time))])
+            assert await found(store) == "ba"
+            assert await found(store, archived=False) == without
+            assert await found(store, archived=True) == only
+
+    async def test_pages_of_sessions_lose_none_and_repeat_none(self, store: SessionStore) -> None:
+        """Whatever was updated in the same millisecond."""
+        for name, updated in zip("abcdefg", (1, 2, 2, 2, 3, 3, 4), strict=True):
+            await create(store, f"ses_{name}", updated=NOW_MS + updated)
+        for limit, pages in ((1, ["g", "fe", "dcb", "a"]), (2, ["gfe", "dcb", "a"]), (3, ["gfe", "dcb", "a"])):
+            before: int | None = None
+            for expected in pages:
+                page = await store.session_page(SessionQuery(limit=limit, updated_before=before))
+                assert names(page.sessions) == expected
+                before = page.next
+            assert before is None
+        assert names((await store.session_page(SessionQuery())).sessions) == "gfedcba"
+        empty = await store.session_page(SessionQuery(limit=0))
+        assert (empty.sessions, empty.next) == ((), None)
+        one = await store.session_page(SessionQuery(limit=1, updated_since=NOW_MS + 3, updated_before=NOW_MS + 4))
+        assert (names(one.sessions), one.next) == ("fe", None)
+
+    # --- search
+
+    @pytest.mark.parametrize(
+        ("search", "expected"),
+        [
+            ("login", "ba"),  # in a title, in a text
+            ("LOGIN form", "ba"),
+            ("form login", "ba"),  # in any order
+            ("ogi", "a"),  # part of a word: in titles only
+            ("log for", "ba"),  # the beginning of a word
+            ("src/main.py", "b"),
+            ("main.p", "b"),
+            ("main src", "b"),
+            ("py.main", ""),  # not in this order
+            ("login Zürich", "b"),
+            ("zu\u0308rich", "b"),  # the same character, composed in another way
+            ("STRASSE", "b"),
+            ("日本", "c"),
+            ("本語", "c"),
+            ("日語", ""),
+            ("👍", "c"),
+            ("done 👍", "c"),
+            ("answered", "d"),  # by a model
+            ("streaming", ""),  # what still grows
+            ("synthetic", ""),
+            ("thought", ""),
+            ("output", ""),
+            ("login answered", ""),  # each in another session
+        ],
+    )
+    async def test_sessions_are_found_by_the_words_of_title_and_texts(
+        self, store: SessionStore, search: str, expected: str
+    ) -> None:
+        await create(store, "ses_a", title="Login form")
+        b, c, d = [await create(store, f"ses_{name}", updated=NOW_MS + n) for n, name in enumerate("bcd", start=1)]
+        for story, text in (
+            (b, "The login-form of src/main.py, in Z\u00fcrich, Bahnhofstraße 1 (Strasse)"),
+            (c, "日本語のテキスト, done👍"),
+        ):
+            await store.append(story.id, [story.message(story.user()), story.part(story.prompt("prt_u1", text))])
+        await store.append(d.id, [d.message(d.user()), d.message(d.assistant())])
+        synthetic = replace(d.prompt("prt_1", "synthetic"), synthetic=True)
+        await store.append(d.id, [d.part(synthetic), d.part(d.text("prt_2")), d.delta("prt_2", "answer")])
+        await store.append(d.id, [d.part(d.text("prt_2", "answered", closed=True)), d.part(d.text("prt_3"))])
+        await store.append(d.id, [d.delta("prt_3", "streaming"), d.part(d.reasoning("prt_4", "thought", closed=True))])
+        await store.append(d.id, [d.part(d.tool("prt_5", "completed", "output"))])
+
+        assert await found(store, search=search) == expected
+        assert [difference async for difference in store.verify()] == []
+
+    @pytest.mark.parametrize(
+        "search",
+        [
+            *(
+                '"',
+                "'",
+                '"a" OR',
+                "a*",
+                "NEAR(a b)",
+                "a AND NOT b",
+                "words: a",
+                "^a",
+                "{a}",
+                "a:b",
+                "-a",
+                "(",
+                "%",
+                "_",
+            ),
+            *("\\", "NOT", "*", "+", ",", "\0"),
+            *("a" * 10_000, "a " * 5_000, "é" * 3_000, "👍" * 2_000, '" ' * 5_000),
+        ],
+    )
+    async def test_no_query_is_an_operator_or_an_error(self, store: SessionStore, search: str) -> None:
+        await create(store, "ses_a", title=f"x {search} y")
+        b = await create(store, "ses_b", title="b")
+        await store.append(b.id, [b.message(b.user()), b.part(b.prompt("prt_u1", "zzz"))])
+
+        assert await found(store, search=search) == "a"
+
+    async def test_a_blank_search_leaves_out_nothing(self, store: SessionStore) -> None:
+        await create(store, "ses_a")
+
+        assert await found(store, search=" \t\n") == "a"
+
+    async def test_a_search_goes_with_every_other_condition(self, store: SessionStore) -> None:
+        for number, name in enumerate("abc"):
+            story = await create(store, f"ses_{name}", directory=f"/{number % 2}", updated=NOW_MS + number)
+            await store.append(story.id, [story.message(story.user()), story.part(story.prompt("prt_u1", "anchor"))])
+
+        assert await found(store, search="anchor", directory="/0") == "ca"
+        assert await found(store, search="anchor", limit=2) == "cb"
+        page = await store.session_page(SessionQuery(search="anchor", limit=1))
+        assert (names(page.sessions), page.next) == ("c", NOW_MS + 2)
+
+    async def test_what_was_changed_or_removed_is_not_found_any_more(self, store: SessionStore) -> None:
+        story = await create(store, "ses_a")
+        part = story.prompt("prt_u1", "before")
+        await store.append(story.id, [story.message(story.user()), story.part(part)])
+        await store.append(story.id, [story.part(story.prompt("prt_u2", "second"))])
+        assert await found(store, search="before") == await found(store, search="second") == "a"
+
+        await store.append(story.id, [story.part(replace(part, text="after"))])
+        assert await found(store, search="before") == ""
+        assert await found(store, search="after") == "a"
+        await store.append(story.id, [story.part_removed("prt_u1", "msg_u1")])
+        assert await found(store, search="after") == ""
+        assert await found(store, search="second") == "a"
+        await store.append(story.id, [story.removed("msg_u1")])
+        assert await found(store, search="second") == ""
+        await store.append(story.id, [story.message(story.user()), story.part(story.prompt("prt_u1", "third"))])
+        assert await found(store, search="third") == "a"
+        assert [difference async for difference in store.verify()] == []
+        await store.append(story.id, [story.deleted()])
+        assert await found(store, search="third") == ""
+        assert [difference async for difference in store.verify()] == []
 
     async def test_the_status_of_every_session_that_is_not_idle(self, store: SessionStore) -> None:
         a, b = await create(store, "ses_a", directory="/one"), await create(store, "ses_b", directory="/two")
