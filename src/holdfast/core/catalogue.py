@@ -11,7 +11,7 @@ from holdfast.core.config import AgentMode, ModelStatus
 from holdfast.core.errors import Invalid
 from holdfast.core.messages import MessageModel
 from holdfast.core.permissions import PermissionRule
-from holdfast.core.session import Tokens
+from holdfast.core.session import Session, Tokens
 from holdfast.core.wire import Wire
 
 # --- models -----------------------------------------------------------------------------------------------------
@@ -229,6 +229,18 @@ class Project(Wire):
     commands: ProjectCommands | None = None
     time: ProjectTime
     sandboxes: tuple[str, ...]
+
+
+class ProjectSummary(Wire):
+    id: str
+    name: str | None = None
+    worktree: str
+
+
+class GlobalSession(Session):
+    """A session with the project it belongs to, null if that is not known."""
+
+    project: ProjectSummary | None
 
 
 class Path(Wire):

@@ -13,7 +13,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec.structs import replace
 
-from holdfast.core.catalogue import Project, ProjectTime
+from holdfast.core.catalogue import Project, ProjectSummary, ProjectTime
 from holdfast.core.clock import Clock
 from holdfast.core.errors import Invalid, NotFound
 from holdfast.core.store import SessionStore
@@ -35,10 +35,7 @@ class Place(msgspec.Struct, frozen=True):
 def checked_directory(text: str) -> str:
     """The directory without links, `..` and the like, as sessions record it. Raises Invalid unless it is one, given by
     an absolute path."""
-    if "\0" in text or len(text) > 4096:
-        raise Invalid("A directory is a path of at most 4096 characters without NUL.", field="directory")
-    if not os.path.isabs(text):
-        raise Invalid(f"The directory must be an absolute path, got {text[:200]!r}", field="directory")
+    _check_path(text)
     try:
         directory = os.path.realpath(text, strict=True)
     except FileNotFoundError:
@@ -48,6 +45,22 @@ def checked_directory(text: str) -> str:
     if not os.path.isdir(directory):
         raise Invalid(f"Not a directory: {text[:200]!r}", field="directory")
     return directory
+
+
+def named_directory(text: str) -> str:
+    """The same of one that need not be there (any more). Raises Invalid unless it is an absolute path."""
+    _check_path(text)
+    try:
+        return os.path.realpath(text)
+    except (OSError, ValueError):
+        raise Invalid(f"The directory {text[:200]!r} cannot be opened", field="directory") from None
+
+
+def _check_path(text: str) -> None:
+    if "\0" in text or len(text) > 4096:
+        raise Invalid("A directory is a path of at most 4096 characters without NUL.", field="directory")
+    if not os.path.isabs(text):
+        raise Invalid(f"The directory must be an absolute path, got {text[:200]!r}", field="directory")
 
 
 def worktree_of(directory: str) -> str | None:
@@ -121,6 +134,15 @@ class ProjectService:
                     sandboxes=(*project.sandboxes, root) if is_new else project.sandboxes,
                 )
         return tuple(found.values())
+
+    async def summaries(self) -> dict[str, ProjectSummary]:
+        """Of each project that sessions were made in, by its id. What is outside of projects has no one root."""
+        return {
+            project.id: ProjectSummary(
+                id=project.id, name=project.name, worktree="/" if project.id == GLOBAL else project.worktree
+            )
+            for project in await self.all()
+        }
 
     async def current(self, place: Place) -> Project:
         """The project of a directory, whether it has sessions or not."""

@@ -58,14 +58,17 @@ def make_services(
 ) -> Services:
     """`pick(n)` gives a random number in [0, n)."""
     turns = TurnService(store, engine)
+    projects = ProjectService(store, clock)
     messages = MessageService(store, clock=clock, new_id=new_id, instances=instances, turns=turns)
     return Services(
         clock=clock,
         new_id=new_id,
         locations=locations,
         instances=instances,
-        projects=ProjectService(store, clock),
-        sessions=SessionService(store, clock=clock, new_id=new_id, pick=pick, instances=instances, turns=turns),
+        projects=projects,
+        sessions=SessionService(
+            store, clock=clock, new_id=new_id, pick=pick, instances=instances, turns=turns, projects=projects
+        ),
         messages=messages,
         operations=OperationService(
             store,

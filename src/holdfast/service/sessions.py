@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from holdfast import __version__
 from holdfast.core.clock import Clock
+from holdfast.core.codec import to_json
 from holdfast.core.errors import Conflict, Invalid, NotFound
 from holdfast.core.events import Event, SessionCreated, SessionDeleted, SessionUpdated
 from holdfast.core.ids import Prefix, check_id
@@ -19,9 +20,10 @@ from holdfast.core.permissions import PermissionRule
 from holdfast.core.reducer import Get
 from holdfast.core.session import NO_TOKENS, FileDiff, Session, SessionModel, SessionStatus, SessionTime, Todo
 from holdfast.core.state import SESSION
-from holdfast.core.store import SessionQuery, SessionStore
+from holdfast.core.store import SessionPage, SessionQuery, SessionStore
 from holdfast.core.wire import Wire
 from holdfast.service.instances import Instance, Instances
+from holdfast.service.projects import ProjectService, named_directory
 from holdfast.service.slugs import new_slug
 from holdfast.service.turns import TurnService
 
@@ -59,13 +61,27 @@ class SessionPatch(Wire):
 
 
 class SessionFilter(Wire):
-    """`path` is relative to the project's root; with `project`, the sessions of all its directories are meant."""
+    """Updated at or after `start`, and before `cursor`. `path` is relative to the project's root; with `project`, the
+    sessions of all its directories are meant."""
 
     path: str | None = None
     project: bool = False
     roots: bool = False
     start: int | None = None
+    cursor: int | None = None
     search: str | None = None
+    limit: int = LIST_LIMIT
+
+
+class GlobalFilter(Wire):
+    """Of every directory, unless one is given; with `archived`, archived ones too."""
+
+    directory: str | None = None
+    roots: bool = False
+    start: int | None = None
+    cursor: int | None = None
+    search: str | None = None
+    archived: bool = False
     limit: int = LIST_LIMIT
 
 
@@ -81,7 +97,9 @@ class SessionService:
         pick: Callable[[int], int],
         instances: Instances,
         turns: TurnService,
+        projects: ProjectService,
     ) -> None:
+        self._projects = projects
         self._store = store
         self._clock = clock
         self._new_id = new_id
@@ -130,21 +148,39 @@ class SessionService:
     async def get(self, session_id: str) -> Session:
         return await self._store.session(check_session_id(session_id))
 
-    async def list(self, instance: Instance, filter: SessionFilter) -> Sequence[bytes]:
-        """Wire JSON of each, newest update first."""
+    async def list(self, instance: Instance, filter: SessionFilter) -> SessionPage:
+        """Newest update first."""
         directory = instance.directory
         if filter.path is not None:
             directory = os.path.normpath(os.path.join(instance.place.worktree, filter.path))
-        return await self._store.sessions(
+        return await self._store.session_page(
             SessionQuery(
                 directory=None if filter.project else directory,
                 project_id=instance.place.id if filter.project else None,
                 roots=filter.roots,
                 updated_since=filter.start,
-                search=filter.search or None,
+                updated_before=filter.cursor,
+                search=filter.search,
                 limit=filter.limit,
             )
         )
+
+    async def everywhere(self, filter: GlobalFilter) -> SessionPage:
+        """Newest update first, each with its project (`core.catalogue.GlobalSession`). Raises Invalid for a directory that is
+        no absolute path; one that is gone may have left sessions."""
+        page = await self._store.session_page(
+            SessionQuery(
+                directory=named_directory(filter.directory) if filter.directory else None,
+                roots=filter.roots,
+                updated_since=filter.start,
+                updated_before=filter.cursor or None,
+                archived=None if filter.archived else False,
+                search=filter.search,
+                limit=filter.limit,
+            )
+        )
+        projects = {id: to_json(project) for id, project in (await self._projects.summaries()).items()}
+        return SessionPage(tuple(_with_project(session, projects) for session in page.sessions), page.next)
 
     async def children(self, session_id: str) -> Sequence[bytes]:
         await self.get(session_id)
@@ -191,6 +227,18 @@ class SessionService:
         await self._store.append(
             session_id, lambda get: [SessionDeleted(session_id=session_id, info=session_of(get, session_id))]
         )
+
+
+class _OfProject(Wire):
+    project_id: str
+
+
+_of_project: Final = msgspec.json.Decoder(_OfProject)
+
+
+def _with_project(session: bytes, projects: Mapping[str, bytes]) -> bytes:
+    project = projects.get(_of_project.decode(session).project_id, b"null")
+    return b'%b,"project":%b}' % (session[:-1], project)
 
 
 def check_session_id(session_id: str) -> str:

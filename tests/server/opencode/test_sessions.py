@@ -110,6 +110,69 @@ async def test_the_list_can_be_narrowed(server: Server, tmp_path: Path):
     assert (await server.api.get(f"/session/{child}")).json()["parentID"] == parent
 
 
+async def test_sessions_are_found_by_what_was_said_in_them(server: Server):
+    first, second = await server.session(title="The first"), await server.session(title="The second")
+    await server.prompt(first, "Where is the anchor?", noReply=True)
+    await server.prompt(second, "日本語で 👍", noReply=True)
+
+    async def found(route: str, search: str) -> list[str]:
+        answer = await server.api.get(route, params={"search": search})
+        return [s["id"] for s in answer.raise_for_status().json()]
+
+    for route in ("/session", "/experimental/session"):
+        assert await found(route, "ANCHOR") == [first]
+        assert await found(route, "anch where") == [first]
+        assert await found(route, "second") == [second]
+        assert await found(route, "本語") == await found(route, "👍") == [second]
+        assert await found(route, "") == await found(route, " ") == [second, first]
+        for nothing in ('"', "anchor OR nothing", "(", "*", "x" * 10_000, "zz " * 5_000, "👎"):
+            assert await found(route, nothing) == []
+
+
+async def test_sessions_of_all_directories_are_listed_with_their_project(server: Server, tmp_path: Path):
+    other, elsewhere = tmp_path / "other", tmp_path / "elsewhere"
+    for directory in (other, elsewhere):
+        directory.mkdir()
+    (other / ".git").mkdir()
+    first = await server.session(title="first")
+    second = (await server.api.post("/session", params={"directory": str(other)}, json={"title": "second"})).json()
+    child = await server.session(title="child", parentID=first)
+    archived = (await server.api.post("/session", params={"directory": str(elsewhere)}, json={})).json()["id"]
+    await server.api.patch(f"/session/{archived}", json={"time": {"archived": 1}})
+    elsewhere.rmdir()
+
+    async def listed(**query: str | int) -> list[str]:
+        answer = await server.api.get("/experimental/session", params=query)
+        return [s["id"] for s in answer.raise_for_status().json()]
+
+    assert sorted(await listed()) == sorted([child, second["id"], first])
+    assert sorted(await listed(roots="true")) == sorted([second["id"], first])
+    assert await listed(directory=str(other)) == [second["id"]]
+    assert await listed(directory=str(elsewhere), archived="true") == [archived]
+    assert await listed(directory=str(elsewhere), archived="false") == []
+    assert len(await listed(archived="true")) == 4
+    assert await listed(start=9_000_000_000_000_000) == []
+    (whole,) = (await server.api.get("/experimental/session", params={"search": "second"})).json()
+    assert whole.pop("project") == {"id": "global", "worktree": "/"}
+    assert whole == (await server.api.get(f"/session/{second['id']}")).json()
+
+
+@pytest.mark.parametrize("route", ["/session", "/experimental/session"])
+async def test_pages_of_sessions_lose_none_and_repeat_none(server: Server, route: str):
+    made = [await server.session(title=f"{n}") for n in range(7)]
+    seen: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        answer = await server.api.get(route, params={"limit": "2", **cursor})
+        seen += [s["id"] for s in answer.json()]
+        if "x-next-cursor" not in answer.headers:
+            break
+        cursor = {"cursor": answer.headers["x-next-cursor"]}
+
+    assert sorted(seen) == sorted(made)
+    assert (await server.api.get(route, params={"limit": 7})).headers.get("x-next-cursor") is None
+
+
 async def test_the_directory_of_a_request_comes_from_the_query_or_the_header(server: Server, tmp_path: Path):
     named = tmp_path / "ein Täg"
     named.mkdir()

@@ -7,17 +7,38 @@ from litestar import Response, delete, get, patch, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import JSONBody, QueryParameter
 
+from holdfast.core.catalogue import GlobalSession
 from holdfast.core.session import FileDiff, Session, SessionStatus, Todo
-from holdfast.server.bodies import JsonBody, answer, list_answer
+from holdfast.core.store import SessionPage
+from holdfast.server.bodies import JsonBody, answer, list_answer, raw_answer
 from holdfast.server.opencode.parameters import LIMIT_MAX, InstanceOfRequest, SessionId, documented
-from holdfast.service.sessions import LIST_LIMIT, TIME_MAX, NewSession, SessionFilter, SessionPatch, SessionService
+from holdfast.service.sessions import (
+    LIST_LIMIT,
+    TIME_MAX,
+    GlobalFilter,
+    NewSession,
+    SessionFilter,
+    SessionPatch,
+    SessionService,
+)
 from holdfast.service.turns import TurnService
 
 NO_SESSION = "There is no such session."
 
 
+PAGE = "Newest update first; `x-next-cursor` is there when there are more."
+
+CursorQuery = Annotated[
+    int | None,
+    QueryParameter(ge=0, le=TIME_MAX, description="Updated before, in ms: the `x-next-cursor` of the page before."),
+]
+SearchQuery = Annotated[
+    str | None, QueryParameter(description="Words of the title, or of a text of the conversation, in any letter case.")
+]
+
+
 def session_routes(sessions: SessionService, turns: TurnService) -> Sequence[HTTPRouteHandler]:
-    @get("/session", summary="List sessions", **documented(list[Session], "Newest update first."))
+    @get("/session", summary="List sessions", **documented(list[Session], PAGE))
     async def list_sessions(
         instance: InstanceOfRequest,
         scope_name: Annotated[
@@ -26,13 +47,41 @@ def session_routes(sessions: SessionService, turns: TurnService) -> Sequence[HTT
         path: Annotated[str | None, QueryParameter(description="Directory relative to the project's root.")] = None,
         roots: Annotated[bool, QueryParameter(description="Leave out child sessions.")] = False,
         start: Annotated[int | None, QueryParameter(ge=0, le=TIME_MAX, description="Updated since, in ms.")] = None,
-        search: Annotated[str | None, QueryParameter(description="Part of the title, in any letter case.")] = None,
+        cursor: CursorQuery = None,
+        search: SearchQuery = None,
         limit: Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)] = LIST_LIMIT,
     ) -> Response[bytes]:
         filter = SessionFilter(
-            path=path, project=scope_name == "project", roots=roots, start=start, search=search, limit=limit
+            path=path,
+            project=scope_name == "project",
+            roots=roots,
+            start=start,
+            cursor=cursor,
+            search=search,
+            limit=limit,
         )
-        return list_answer(await sessions.list(instance, filter))
+        return _page_answer(await sessions.list(instance, filter))
+
+    @get("/experimental/session", summary="Sessions of all directories", **documented(list[GlobalSession], PAGE))
+    async def all_sessions(
+        directory: Annotated[str | None, QueryParameter(description="Only those of this one.")] = None,
+        roots: Annotated[bool, QueryParameter(description="Leave out child sessions.")] = False,
+        start: Annotated[int | None, QueryParameter(ge=0, le=TIME_MAX, description="Updated since, in ms.")] = None,
+        cursor: CursorQuery = None,
+        search: SearchQuery = None,
+        archived: Annotated[bool, QueryParameter(description="Archived ones too.")] = False,
+        limit: Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)] = LIST_LIMIT,
+    ) -> Response[bytes]:
+        filter = GlobalFilter(
+            directory=directory,
+            roots=roots,
+            start=start,
+            cursor=cursor,
+            search=search,
+            archived=archived,
+            limit=limit,
+        )
+        return _page_answer(await sessions.everywhere(filter))
 
     @post(
         "/session",
@@ -101,6 +150,7 @@ def session_routes(sessions: SessionService, turns: TurnService) -> Sequence[HTT
 
     routes: list[Any] = [
         list_sessions,
+        all_sessions,
         create_session,
         session_statuses,
         get_session,
@@ -112,3 +162,10 @@ def session_routes(sessions: SessionService, turns: TurnService) -> Sequence[HTT
         abort_session,
     ]
     return routes
+
+
+def _page_answer(page: SessionPage) -> Response[bytes]:
+    headers = None
+    if page.next is not None:
+        headers = {"Access-Control-Expose-Headers": "X-Next-Cursor", "X-Next-Cursor": str(page.next)}
+    return raw_answer(b"[%b]" % b",".join(page.sessions), headers=headers)

@@ -31,7 +31,6 @@ _UNSERVED: Final[Mapping[str, Sequence[str]]] = {
         "POST /experimental/worktree",
         "DELETE /experimental/worktree",
         "POST /experimental/worktree/reset",
-        "GET /experimental/session",
         "POST /experimental/session/{sessionID}/background",
         "GET /experimental/resource",
         "GET /lsp",
