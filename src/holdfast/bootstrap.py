@@ -33,6 +33,7 @@ from holdfast.server.auth import USERNAME, Gate, check_binding, checked_origins,
 from holdfast.server.listener import Listener
 from holdfast.server.streams import StreamFace, StreamOptions, Wording, key_id
 from holdfast.service.config import Configuration, config_directory
+from holdfast.service.config_changes import ConfigChanges
 from holdfast.service.environment import InstanceEnvironment
 from holdfast.service.instances import Instances
 from holdfast.service.offers import OfferService
@@ -138,6 +139,7 @@ class Application:
             ),
             ptys=PtyService(processes, clock=clock, environ=settings.environ),
             offers=OfferService(tools, own_configuration),
+            config_changes=ConfigChanges(configuration, str(settings.directory)),
             snapshots=snapshots,
         )
         self.subscriptions = SubscriptionService(

@@ -92,8 +92,23 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
 
 @pytest.mark.slow
 def test_no_request_brings_the_server_into_trouble(fuzzed: Fuzzed):
-    # Streams never end; sharing is a 503 for as long as there is no hub.
-    document = schemathesis.openapi.from_url(f"{fuzzed.url}/doc").exclude(path_regex="/(event|share)$")
+    # Streams never end; sharing is a 503 for as long as there is no hub; a changed configuration would spoil the rest.
+    fuzz_all(fuzzed, schemathesis.openapi.from_url(f"{fuzzed.url}/doc").exclude(path_regex="/(event|share|config)$"))
+
+
+@pytest.mark.slow
+def test_no_change_of_the_configuration_brings_the_server_into_trouble(tmp_path: Path):
+    server = Fuzzed(tmp_path)
+    server.start()
+    try:
+        fuzz_all(server, schemathesis.openapi.from_url(f"{server.url}/doc").include(path_regex="/config$"))
+        for path in ("/config", "/global/config", "/agent", "/provider", "/command"):
+            server.api.get(path).raise_for_status()
+    finally:
+        server.stop()
+
+
+def fuzz_all(fuzzed: Fuzzed, document: Any) -> None:
     failures: list[Exception] = []
     for operation in document.get_all_operations():
         try:

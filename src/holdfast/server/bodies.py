@@ -8,7 +8,7 @@ not UTF-8, not the shape, or holds what could not be stored and read back everyw
 import functools
 import re
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
 from litestar import Response
@@ -28,7 +28,10 @@ _STRUCTURE: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 
 
 class JsonBody(AbstractDTO[T]):
-    """`dto=JsonBody[CreateSession]`: the type of a body, for `routing` to decode and for Litestar to document."""
+    """`dto=JsonBody[CreateSession]`: the type of a body, for `routing` to decode and for Litestar to document. A subclass may
+    set `decoded_type`, where handlers are given something else than what is documented."""
+
+    decoded_type: ClassVar[Any] = None
 
     def __class_getitem__(cls, annotation: Any) -> type["JsonBody[Any]"]:
         """Any type that msgspec decodes, unions too: the base class takes only what it can take apart."""

@@ -169,7 +169,7 @@ class _Endpoint:
             declared = cast(Any, handler).dto
             if not (isinstance(declared, type) and issubclass(declared, JsonBody)):
                 raise TypeError(f"{where}: a body is declared with dto=JsonBody[…].")
-            self._body_type = cast(Any, declared).model_type
+            self._body_type = cast(Any, declared).decoded_type or cast(Any, declared).model_type
             self._needs_body = parameter.default is parameter.empty
         elif name == "body":
             self._body = "raw"

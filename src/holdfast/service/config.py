@@ -31,6 +31,7 @@ from holdfast.core.errors import Invalid
 from holdfast.service import jsonc
 
 _NAMES: Final = ("opencode.json", "opencode.jsonc")
+_OWN_NAMES: Final = ("config.json", *_NAMES)
 _GROWING: Final = ("instructions", "plugin")
 _EDIT_TOOLS: Final = frozenset({"edit", "write", "patch", "multiedit"})
 _CACHED_MAX: Final = 256
@@ -70,12 +71,42 @@ class Configuration:
         """The LLMs of that configuration. Raises Invalid like `config`."""
         return self._load(directory, worktree).providers
 
+    def own(self) -> Config:
+        """What the user's own files say, for every directory. Raises Invalid like `config`."""
+        return self._loader().load_own()
+
+    def files_of(self, directory: str | None) -> tuple[Path, ...]:
+        """The files that may hold settings of this directory alone, or (None) the user's own; the later ones count more."""
+        if directory is None:
+            own = config_directory(self._environ, self._home)
+            return tuple(own / name for name in _OWN_NAMES)
+        folders = (Path(directory), Path(directory) / ".opencode")
+        return tuple(folder / name for folder in folders for name in _NAMES)
+
+    @property
+    def reads_projects(self) -> bool:
+        """False where the environment says that the files of projects do not count."""
+        return not _is_on(self._environ, "OPENCODE_DISABLE_PROJECT_CONFIG")
+
+    def tried(self, file: Path, text: str, directory: str, worktree: str) -> Config:
+        """The configuration of the directory as it would be with this text in the file. Raises Invalid like `config`."""
+        loader = self._loader(directory, worktree, instead={file: text})
+        loader.load_own()  # the file may be one that counts for other directories only
+        config = loader.load()
+        ProviderRegistry(config, connections=self._connections, environ=self._environ, adapters=self._adapters)
+        return config
+
+    def _loader(
+        self, directory: str = "/", worktree: str = "/", instead: Mapping[Path, str] | None = None
+    ) -> "_Loader":
+        return _Loader(self._environ, self._home, Path(directory), Path(worktree), instead)
+
     def _load(self, directory: str, worktree: str) -> _Loaded:
         key = (directory, worktree)
         with self._lock:
             known = self._known.get(key)
         if known is None or any(_version(file) != version for file, version in known.files.items()):
-            known = self._read(Path(directory), Path(worktree))
+            known = self._read(directory, worktree)
         with self._lock:
             self._known.pop(key, None)
             self._known[key] = known
@@ -83,8 +114,8 @@ class Configuration:
                 del self._known[next(iter(self._known))]
         return known
 
-    def _read(self, directory: Path, worktree: Path) -> _Loaded:
-        loader = _Loader(self._environ, self._home, directory, worktree)
+    def _read(self, directory: str, worktree: str) -> _Loaded:
+        loader = self._loader(directory, worktree)
         config = loader.load()
         registry = ProviderRegistry(
             config, connections=self._connections, environ=self._environ, adapters=self._adapters
@@ -95,6 +126,20 @@ class Configuration:
 def config_directory(environ: Mapping[str, str], home: Path) -> Path:
     """Where the user's own configuration is."""
     return Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "opencode"
+
+
+def check_settings(value: Any) -> None:
+    """Raises Invalid, naming the setting, for one of the wrong type that no file holds."""
+    try:
+        msgspec.convert(value, Config)
+    except msgspec.ValidationError as error:
+        problem, path = _explained(error, value, Config)
+        field = ".".join(map(str, path))
+        raise Invalid(f"{field}: {problem}" if field else problem, field=field or None) from None
+
+
+def _is_on(environ: Mapping[str, str], name: str) -> bool:
+    return environ.get(name, "").lower() in ("1", "true")
 
 
 # --- files ------------------------------------------------------------------------------------------------------
@@ -123,14 +168,30 @@ class _Source(NamedTuple):
 
 
 class _Loader:
-    """Reads once. `files` are all that it looked for, whether they were there or not."""
+    """Reads once. `files` are all that it looked for, whether they were there or not. `instead` holds texts that are taken
+    for those of files."""
 
-    def __init__(self, environ: Mapping[str, str], home: Path, directory: Path, worktree: Path) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        home: Path,
+        directory: Path,
+        worktree: Path,
+        instead: Mapping[Path, str] | None = None,
+    ) -> None:
         self._environ = environ
         self._home = home
         self._directory = directory
         self._worktree = worktree
+        self._instead = instead or {}
         self.files: Files = {}
+
+    def load_own(self) -> Config:
+        """Without what is filled in where nothing is said."""
+        merged: dict[str, Any] = {}
+        for settings in self._own_settings():
+            merged = _merged(merged, settings)
+        return msgspec.convert(_renamed(merged), Config)
 
     def load(self) -> Config:
         merged: dict[str, Any] = {}
@@ -138,10 +199,13 @@ class _Loader:
             merged = _merged(merged, settings)
         return msgspec.convert(_settled(merged), Config)
 
-    def _settings(self) -> Iterator[dict[str, Any]]:
+    def _own_settings(self) -> Iterator[dict[str, Any]]:
         own = config_directory(self._environ, self._home)
-        for name in ("config.json", *_NAMES):
+        for name in _OWN_NAMES:
             yield self._file(own / name)
+
+    def _settings(self) -> Iterator[dict[str, Any]]:
+        yield from self._own_settings()
         named = self._environ.get("OPENCODE_CONFIG")
         if named:
             yield self._file(self._directory / named, must_exist=True)
@@ -161,7 +225,7 @@ class _Loader:
             project = project[: project.index(self._worktree) + 1][::-1]
         else:
             project = [self._directory]
-        if self._environ.get("OPENCODE_DISABLE_PROJECT_CONFIG", "").lower() in ("1", "true"):
+        if _is_on(self._environ, "OPENCODE_DISABLE_PROJECT_CONFIG"):
             project = []
         folders = [*project, *(folder / ".opencode" for folder in (self._home, *project))]
         extra = self._environ.get("OPENCODE_CONFIG_DIR")
@@ -182,6 +246,8 @@ class _Loader:
 
     def _read(self, file: Path) -> str:
         """Raises OSError, or ValueError for what is no UTF-8 text of a sensible size."""
+        if file in self._instead:
+            return self._instead[file]
         self.files[file] = _version(file)
         with file.open("rb") as opened:
             data = opened.read(_FILE_BYTES_MAX + 1)
@@ -317,10 +383,16 @@ def _with_only(value: Any, path: Sequence[str | int], key: str) -> Any:
 
 def _settled(merged: dict[str, Any]) -> dict[str, Any]:
     """Old names replaced by today's, and what OpenCode always answers filled in."""
-    result: dict[str, Any] = {"command": {}, "plugin": [], "username": _user_name(), **merged, "mode": {}}
+    return {"command": {}, "plugin": [], "username": _user_name(), "agent": {}, **_renamed(merged), "mode": {}}
+
+
+def _renamed(merged: dict[str, Any]) -> dict[str, Any]:
+    """Old names replaced by today's."""
+    result: dict[str, Any] = {key: value for key, value in merged.items() if key != "mode"}
     modes = cast(dict[str, Any], merged.get("mode") or {})
     agents = _merged(merged.get("agent") or {}, {name: {**agent, "mode": "primary"} for name, agent in modes.items()})
-    result["agent"] = {name: _settled_agent(agent) for name, agent in agents.items()}
+    if agents:
+        result["agent"] = {name: _settled_agent(agent) for name, agent in agents.items()}
     if merged.get("tools"):
         result["permission"] = _with_tools(merged["tools"], merged.get("permission"))
     if merged.get("autoshare") is True and not merged.get("share"):

@@ -28,13 +28,16 @@ class JsonError(ValueError):
 
 
 class Document:
-    """`value` is what the text says; `offsets` tells where the value at each path begins, () being the whole."""
+    """`value` is what the text says; `offsets` tells where the value at each path begins and `ends` where it is over, () being
+    the whole; `keys` where the key of a member of an object begins."""
 
     def __init__(self, text: str) -> None:
         """Raises JsonError."""
         self._text = text
         self._at = 0
         self.offsets: dict[Path, int] = {}
+        self.ends: dict[Path, int] = {}
+        self.keys: dict[Path, int] = {}
         self._skip()
         self.value = self._value(())
         self._skip()
@@ -47,13 +50,15 @@ class Document:
         self.offsets[path] = self._at
         match self._text[self._at : self._at + 1]:
             case "{":
-                return self._object(path)
+                value = self._object(path)
             case "[":
-                return self._array(path)
+                value = self._array(path)
             case '"':
-                return self._string()
+                value = self._string()
             case _:
-                return self._scalar()
+                value = self._scalar()
+        self.ends[path] = self._at
+        return value
 
     def _object(self, path: Path) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -61,7 +66,9 @@ class Document:
         while not self._ends_with("}"):
             if not self._text.startswith('"', self._at):
                 raise self._error('A key in double quotes, or "}", is expected here')
+            start = self._at
             key = self._string()
+            self.keys[*path, key] = start
             self._skip()
             if not self._text.startswith(":", self._at):
                 raise self._error('":" is expected here')

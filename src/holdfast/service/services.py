@@ -9,6 +9,7 @@ from holdfast.agent.snapshots import Snapshots
 from holdfast.core.clock import Clock
 from holdfast.core.ids import Prefix
 from holdfast.core.store import SessionStore
+from holdfast.service.config_changes import ConfigChanges
 from holdfast.service.events import EventService
 from holdfast.service.files import FileService
 from holdfast.service.instances import Instances
@@ -41,6 +42,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     vcs: VcsService
     ptys: PtyService
     offers: OfferService
+    config_changes: ConfigChanges
 
 
 def make_services(
@@ -54,6 +56,7 @@ def make_services(
     locations: Locations,
     ptys: PtyService,
     offers: OfferService,
+    config_changes: ConfigChanges,
     snapshots: Snapshots | None = None,
 ) -> Services:
     """`pick(n)` gives a random number in [0, n)."""
@@ -88,4 +91,5 @@ def make_services(
         vcs=VcsService(),
         ptys=ptys,
         offers=offers,
+        config_changes=config_changes,
     )

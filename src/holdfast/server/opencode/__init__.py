@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from litestar.handlers import HTTPRouteHandler
 
 from holdfast.server.opencode.catalogue import catalogue_routes
+from holdfast.server.opencode.config import config_routes
 from holdfast.server.opencode.events import EventStreams
 from holdfast.server.opencode.experimental import experimental_routes
 from holdfast.server.opencode.files import file_routes
@@ -26,6 +27,7 @@ def typed_routes(services: Services, streams: EventStreams) -> Sequence[HTTPRout
     return [
         *streams.routes(),
         *catalogue_routes(services.instances, services.projects, services.locations, streams.announce_disposed),
+        *config_routes(services.config_changes, services.instances, streams.announce_disposed),
         *session_routes(services.sessions, services.turns),
         *message_routes(services.messages),
         *operation_routes(services.operations),

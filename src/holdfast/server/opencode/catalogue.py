@@ -1,4 +1,4 @@
-"""What the server offers and where it is: health, configuration, models, agents, commands, projects, paths."""
+"""What the server offers and where it is: health, models, agents, commands, projects, paths."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from holdfast import __version__
 from holdfast.core.catalogue import Agent, Command, ConfigProviders, Path, Project, ProviderList
-from holdfast.core.config import Config, public, public_settings
+from holdfast.core.config import public_settings
 from holdfast.core.wire import Wire
 from holdfast.server.bodies import answer
 from holdfast.server.opencode.parameters import InstanceOfRequest, documented
@@ -38,10 +38,6 @@ def catalogue_routes(
     @get("/global/health", summary="Is the server up?", **documented(Health))
     async def health() -> Response[bytes]:
         return answer(Health(healthy=True, version=__version__))
-
-    @get("/config", summary="The configuration, without secrets", **documented(Config))
-    async def config(instance: InstanceOfRequest) -> Response[bytes]:
-        return answer(public(instance.config))
 
     @get("/config/providers", summary="Providers that are configured", **documented(ConfigProviders))
     async def config_providers(instance: InstanceOfRequest) -> Response[bytes]:
@@ -102,7 +98,6 @@ def catalogue_routes(
 
     routes: list[Any] = [
         health,
-        config,
         config_providers,
         providers,
         agents,
