@@ -233,8 +233,9 @@ async def test_a_question_waits_for_its_answer_over_a_restart_and_is_asked_once(
         assert kinds(await second.log()).count("question.asked") == 1
 
 
-async def test_a_dismissed_question_is_told_to_the_model():
-    provider = ScriptedProvider([call("question", {})], [text("All right.")])
+async def test_a_dismissed_question_ends_the_turn():
+    """The user does not want to be asked: what comes next is the user's to say, as with a call that is rejected."""
+    provider = ScriptedProvider([call("question", {})])
     async with serving(provider, Scripted("question", ask)) as server:
         await server.prompt()
         await server.until("question.asked")
@@ -244,6 +245,8 @@ async def test_a_dismissed_question_is_told_to_the_model():
         (tool,) = await tools_of(server)
         assert isinstance(tool.state, ToolError)
         assert "dismissed" in tool.state.error
+        assert kinds(await server.log()).count("turn.ended") == 1
+        assert len(provider.requests) == 1
 
 
 # --- subagents --------------------------------------------------------------------------------------------------

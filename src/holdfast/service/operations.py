@@ -199,7 +199,7 @@ class OperationService:
             undone = await tree.undo(patches)
             snapshot = snapshot or undone.before
             after = await tree.take()
-            diff = await tree.raw_diff(after, snapshot) if after is not None else None
+            diff = await tree.raw_diff(snapshot, after) if after is not None else None  # what taking back did
         mark = SessionRevert(message_id=place.message_id, part_id=place.part_id, snapshot=snapshot, diff=diff)
         return await self._change(session_id, lambda session: replace(session, revert=mark))
 

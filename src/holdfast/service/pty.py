@@ -185,7 +185,7 @@ class PtyService:
         info = Pty(
             id=id,
             title=request.title or f"Terminal {id[-4:]}",
-            command=program,
+            command=request.command or program,
             args=arguments,
             cwd=cwd,
             status="running",

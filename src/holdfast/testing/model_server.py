@@ -414,7 +414,8 @@ def _answer(writer: asyncio.StreamWriter, status: int, value: Any, headers: str 
 
 
 def _refuse(writer: asyncio.StreamWriter, status: int, retry_ms: int | None) -> None:
-    error = {"error": {"message": "The model server was told to fail", "type": "server_error", "code": status}}
+    type_ = "server_error" if status >= 500 else "invalid_request_error"
+    error = {"error": {"message": "The model server was told to fail", "type": type_, "code": status}}
     _answer(writer, status, error, "" if retry_ms is None else f"retry-after-ms: {retry_ms}\r\n")
 
 

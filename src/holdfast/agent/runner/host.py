@@ -42,7 +42,7 @@ from holdfast.core.messages import (
 )
 from holdfast.core.permissions import PermissionRule, ToolReference
 from holdfast.core.questions import Question
-from holdfast.core.session import NO_TOKENS, Session, SessionTime, Todo
+from holdfast.core.session import NO_TOKENS, Session, SessionModel, SessionTime, Todo
 from holdfast.core.state import QuestionEntry, TurnState
 from holdfast.core.store import SessionScope
 
@@ -170,7 +170,7 @@ class Host:
         """Create the session unless it exists, and give it its prompt unless it has it."""
         now = self._log.now_ms()
         parent = self._state.session
-        caller = turn.prompt(self._state)
+        model = subagent.model or _model_of(self._state, self._part) or turn.prompt(self._state).model
         session = Session(
             id=child,
             slug=f"{parent.slug}-task",
@@ -181,6 +181,7 @@ class Host:
             parent_id=parent.id,
             title=f"{subagent.description} (@{subagent.agent} subagent)",
             agent=subagent.agent,
+            model=SessionModel(id=model.model_id, provider_id=model.provider_id, variant=model.variant),
             cost=0,
             tokens=NO_TOKENS,
             permission=(*(parent.permission or ()), PermissionRule(permission="task", pattern="*", action="deny")),
@@ -191,7 +192,7 @@ class Host:
             session_id=child,
             time=UserTime(created=now),
             agent=subagent.agent,
-            model=subagent.model or _model_of(self._state, self._part) or caller.model,
+            model=model,
         )
         part = TextPart(id=self._log.new_id("prt"), session_id=child, message_id=prompt, text=subagent.prompt)
         events: list[Event] = [

@@ -137,7 +137,8 @@ def is_last_step(state: TurnState, info: AssistantMessage) -> bool:
     if compaction is not None:
         return not compaction.auto
     rejected = any(entry.reply == "reject" and not entry.message for entry in state.permissions)
-    return rejected or not wants_more(info)
+    dismissed = any(entry.rejected for entry in state.questions)
+    return rejected or dismissed or not wants_more(info)
 
 
 def wants_more(info: AssistantMessage) -> bool:

@@ -62,8 +62,8 @@ def operation_routes(operations: OperationService) -> Sequence[HTTPRouteHandler]
         dto=JsonBody[Fork],
         **documented(Session, "The new session.", missing=NO_MESSAGE),
     )
-    async def fork(session_id: SessionId, data: JSONBody[Fork]) -> Response[bytes]:
-        return answer(await operations.fork(session_id, data))
+    async def fork(session_id: SessionId, data: JSONBody[Fork | None] = None) -> Response[bytes]:
+        return answer(await operations.fork(session_id, data or Fork()))
 
     @post("/session/{sessionID:str}/share", summary="Share (needs a hub)", **documented(Session, missing=NO_SESSION))
     async def share(session_id: SessionId) -> Response[bytes]:

@@ -1,0 +1,29 @@
+// Runs every scenario against one server, one after the other. Usage: node run.mjs URL DIRECTORY [SCENARIO…]
+// Prints one JSON object: the calls with their answers, the events of both streams, and scenarios that came to no end.
+import * as asks from "./asks.mjs"
+import * as project from "./project.mjs"
+import * as sessions from "./sessions.mjs"
+import { Trace } from "./trace.mjs"
+import * as turns from "./turns.mjs"
+
+const { dispose, ...others } = { ...turns, ...asks, ...sessions, ...project }
+const scenarios = { ...others, dispose }
+
+const [baseUrl, directory, ...wanted] = process.argv.slice(2)
+const trace = new Trace(baseUrl, directory)
+const failures = {}
+await trace.subscribe()
+for (const [name, scenario] of Object.entries(scenarios)) {
+  if (wanted.length && !wanted.includes(name)) continue
+  trace.scenario = name
+  const began = Date.now()
+  try {
+    await scenario(trace)
+  } catch (error) {
+    failures[name] = error.stack
+  }
+  console.error(`${name}: ${Date.now() - began} ms`)
+}
+await trace.close()
+const { calls, events, globalEvents } = trace
+process.stdout.write(JSON.stringify({ calls, events, globalEvents, failures }), () => process.exit())
