@@ -44,3 +44,7 @@ bench *ARGS: ready
 # Pin dependencies again after a change of pyproject.toml or package.json; `just lock --upgrade` takes new versions
 lock *ARGS:
     scripts/lock {{ ARGS }}
+
+# Compare with the stock OpenCode server, answer by answer and event by event
+contract *ARGS: ready
+    pytest tests/contract {{ ARGS }}

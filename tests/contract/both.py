@@ -25,9 +25,11 @@ _FILES = {
     "src/beta.txt": b"beta\n",
     "dot.png": b"\x89PNG\r\n\x1a\n\x00\x00",
 }
-_GIT = {f"GIT_{who}_{what}": "Sample" if what == "NAME" else "sample@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")} | {
-    f"GIT_{who}_DATE": "2026-01-01T00:00:00Z" for who in ("AUTHOR", "COMMITTER")
-}
+_GIT = {
+    f"GIT_{who}_{what}": "Sample" if what == "NAME" else "sample@example.org"
+    for who in ("AUTHOR", "COMMITTER")
+    for what in ("NAME", "EMAIL")
+} | {f"GIT_{who}_DATE": "2026-01-01T00:00:00Z" for who in ("AUTHOR", "COMMITTER")}
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,10 @@ async def _run_script(url: str, work: Path, scenarios: list[str]) -> dict[str, A
 async def record_both(opencode: Path, place: Path, scenarios: list[str]) -> tuple[Recording, Recording]:
     stock = record([str(opencode), "serve", "--port", "0", "--hostname", "127.0.0.1"], place / "opencode", scenarios)
     ours = record(
-        holdfast_command("serve", "--port", "0", "--data", str(place / "holdfast" / "data")), place / "holdfast", scenarios
+        holdfast_command("serve", "--port", "0", "--data", str(place / "holdfast" / "data")),
+        place / "holdfast",
+        scenarios,
     )
-    recordings = await asyncio.gather(stock, ours, return_exceptions=True)  # each to its end, so that no process is left
-    for recording in recordings:
-        if isinstance(recording, BaseException):
-            raise recording
-    return recordings[0], recordings[1]
+    tasks = [asyncio.create_task(stock), asyncio.create_task(ours)]
+    await asyncio.wait(tasks)  # each to its end, so that no process is left
+    return tasks[0].result(), tasks[1].result()

@@ -26,7 +26,8 @@ _HASH = re.compile(r"\b[0-9a-f]{40}\b")
 _ISO_TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _MS_2020 = 1_577_836_800_000
 _BACKGROUND = ("session.updated", "session.diff")
-_KEYS = ("name", "id", "path", "file")
+_KEYS = ("id", "name", "path", "file")
+_RULES = ({"permission", "pattern", "action"}, {"action", "resource", "effect"})
 
 
 @dataclass(frozen=True, order=True)
@@ -45,6 +46,24 @@ def compare(stock: Recording, ours: Recording) -> list[Difference]:
     for name, recording in (("stock", stock), ("holdfast", ours)):
         differences += [Difference(f"streams/{name}", what) for what in _streams_disagree(recording)]
     return sorted(set(differences))
+
+
+def routes_not_called(stock: Recording, ours: Recording) -> list[str]:
+    """Routes that both servers document, and that no scenario called (the streams are subscribed to all the time)."""
+    theirs = {(method, _any(path)) for method, path in stock.trace["routes"]}
+    called = {(call["method"], call["path"]) for call in ours.trace["calls"]}
+    return [
+        f"{method} {path}"
+        for method, path in ours.trace["routes"]
+        if (method, _any(path)) in theirs
+        and path not in ("/event", "/global/event")
+        and not any(method == other and re.fullmatch(_any(path), place) for other, place in called)
+    ]
+
+
+def _any(path: str) -> str:
+    """The expression for every path of a route."""
+    return re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))
 
 
 # --- answers
@@ -123,6 +142,9 @@ def _lists(where: str, a: list[Any], b: list[Any]) -> Iterator[Difference]:
     if _are_rules(a) and _are_rules(b):
         yield from _values(where, _by_subject(a), _by_subject(b))
         return
+    if _are_words(a) and _are_words(b):
+        yield from _values(where, dict.fromkeys(a, ""), dict.fromkeys(b, ""))
+        return
     key = next((key for key in _KEYS if _names(a, key) and _names(b, key)), None)
     if key is not None:
         yield from _values(where, {item[key]: item for item in a}, {item[key]: item for item in b})
@@ -138,18 +160,27 @@ def _lists(where: str, a: list[Any], b: list[Any]) -> Iterator[Difference]:
 
 
 def _are_rules(items: list[Any]) -> bool:
-    return all(isinstance(item, dict) and item.keys() == {"permission", "pattern", "action"} for item in items)
+    return all(isinstance(item, dict) and item.keys() in _RULES for item in items)
 
 
 def _by_subject(rules: list[dict[str, str]]) -> dict[str, str]:
     """The last rule for a subject counts."""
-    return {f"{rule['permission']} {rule['pattern']}": rule["action"] for rule in rules}
+    subjects = [[rule[key] for key in sorted(rule.keys() - {"effect"})] for rule in rules]
+    if rules and "permission" in rules[0]:
+        subjects = [[rule["permission"], rule["pattern"]] for rule in rules]
+    return {
+        " ".join(subject): rule.get("effect", rule["action"]) for subject, rule in zip(subjects, rules, strict=True)
+    }
+
+
+def _are_words(items: list[Any]) -> bool:
+    return len(items) > 0 and all(isinstance(item, str) for item in items) and len(set(items)) == len(items)
 
 
 def _names(items: list[Any], key: str) -> set[str]:
     """The names of the items, if all have one of their own; else none."""
     names = [item[key] for item in items if isinstance(item, dict) and isinstance(item.get(key), str)]
-    return set(names) if len(set(names)) == len(items) else set()
+    return set(names) if len(set(names)) == len(items) and not any(name.startswith("<") for name in names) else set()
 
 
 def _type(value: Any) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.testing.stock_opencode import find_opencode
 from tests.contract.both import NODE, record_both
-from tests.contract.compare import Difference, compare
+from tests.contract.compare import Difference, compare, routes_not_called
 
 LISTED = Path(__file__).with_name("differences.toml")
 
@@ -46,6 +46,8 @@ async def test_only_the_differences_that_are_listed_are_there(tmp_path: Path) ->
     stock, ours = await record_both(opencode, tmp_path, [])
     assert stock.trace["failures"] == {}, "scenarios that came to no end with the stock server"
     assert ours.trace["failures"] == {}, "scenarios that came to no end with Holdfast"
+    not_called = routes_not_called(stock, ours)
+    assert not_called == [], f"no scenario calls these; add them to tests/node/contract/: {not_called}"
 
     differences = compare(stock, ours)
     entries = listed()

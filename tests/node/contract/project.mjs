@@ -1,16 +1,4 @@
-// The project: files, version control, what the server offers for it, terminals.
-
-export async function offers(t) {
-  await t.call("health", (c) => c.global.health())
-  await t.call("config", (c) => c.config.get())
-  await t.call("configProviders", (c) => c.config.providers())
-  await t.call("providers", (c) => c.provider.list())
-  await t.call("agents", (c) => c.app.agents())
-  await t.call("commands", (c) => c.command.list())
-  await t.call("path", (c) => c.path.get())
-  await t.call("project", (c) => c.project.current())
-  await t.call("projects", (c) => c.project.list())
-}
+// The project: files, version control, terminals.
 
 export async function files(t) {
   await t.call("list", (c) => c.file.list({ path: "" }))
@@ -45,9 +33,31 @@ export async function terminals(t) {
   await t.call("get", (c) => c.pty.get({ ptyID }))
   await t.call("update", (c) => c.pty.update({ ptyID, title: "the cat", size: { rows: 20, cols: 70 } }))
   await t.call("ticketWithoutHeader", (c) => c.pty.connectToken({ ptyID }))
-  await t.call("ticket", (c) => c.pty.connectToken({ ptyID }, { headers: { "x-opencode-ticket": "1" } }))
+  const { ticket } = await t.call("ticket", (c) => c.pty.connectToken({ ptyID }, { headers: { "x-opencode-ticket": "1" } }))
+  await talk(t, "connect", `/pty/${ptyID}/connect`, { ticket, cursor: "0" }, "meow\n")
   await t.call("remove", (c) => c.pty.remove({ ptyID }))
   await t.call("getRemoved", (c) => c.pty.get({ ptyID }))
+}
+
+// A terminal with `cat` in it shows what is typed twice: as it is typed, and as the program answers.
+async function talk(t, name, path, query, typed) {
+  const url = new URL(path, t.baseUrl.replace("http", "ws"))
+  url.search = new URLSearchParams({ directory: t.directory, ...query })
+  const socket = new WebSocket(url)
+  socket.binaryType = "arraybuffer"
+  let shown = ""
+  let controls = 0
+  await new Promise((resolve, reject) => {
+    socket.onopen = () => socket.send(typed)
+    socket.onerror = () => reject(new Error(`no connection to ${url}`))
+    socket.onmessage = ({ data }) => {
+      if (typeof data === "string") shown += data
+      else controls += 1
+      if (shown.split(typed.trim()).length > 2 && controls) resolve()
+    }
+  })
+  socket.close()
+  t.calls.push({ scenario: t.scenario, name, method: "GET", path, status: 101, type: "", next: false, body: { shown, controls } })
 }
 
 // The last one: a stock server ends its streams here.

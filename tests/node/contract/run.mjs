@@ -1,12 +1,14 @@
 // Runs every scenario against one server, one after the other. Usage: node run.mjs URL DIRECTORY [SCENARIO…]
-// Prints one JSON object: the calls with their answers, the events of both streams, and scenarios that came to no end.
+// Prints one JSON object: the calls with their answers, the events of both streams, scenarios that came to no end, and the
+// routes that the server documents.
 import * as asks from "./asks.mjs"
+import * as catalogue from "./catalogue.mjs"
 import * as project from "./project.mjs"
 import * as sessions from "./sessions.mjs"
 import { Trace } from "./trace.mjs"
 import * as turns from "./turns.mjs"
 
-const { dispose, ...others } = { ...turns, ...asks, ...sessions, ...project }
+const { dispose, ...others } = { ...turns, ...asks, ...sessions, ...project, ...catalogue }
 const scenarios = { ...others, dispose }
 
 const [baseUrl, directory, ...wanted] = process.argv.slice(2)
@@ -24,6 +26,8 @@ for (const [name, scenario] of Object.entries(scenarios)) {
   }
   console.error(`${name}: ${Date.now() - began} ms`)
 }
+const paths = await fetch(`${baseUrl}/doc`).then((response) => response.json()).then((document) => document.paths)
+const routes = Object.entries(paths).flatMap(([path, methods]) => Object.keys(methods).map((method) => [method.toUpperCase(), path]))
 await trace.close()
 const { calls, events, globalEvents } = trace
-process.stdout.write(JSON.stringify({ calls, events, globalEvents, failures }), () => process.exit())
+process.stdout.write(JSON.stringify({ calls, events, globalEvents, failures, routes }), () => process.exit())

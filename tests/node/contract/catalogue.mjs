@@ -1,0 +1,44 @@
+// What the server offers: models, agents, commands, tools; above all what the stock TUI asks for when it starts.
+
+export async function offers(t) {
+  await t.call("health", (c) => c.global.health())
+  await t.call("config", (c) => c.config.get())
+  await t.call("configProviders", (c) => c.config.providers())
+  await t.call("providers", (c) => c.provider.list())
+  await t.call("agents", (c) => c.app.agents())
+  await t.call("commands", (c) => c.command.list())
+  await t.call("path", (c) => c.path.get())
+  const project = await t.call("project", (c) => c.project.current())
+  await t.call("projects", (c) => c.project.list())
+  await t.call("directories", (c) => c.project.directories({ projectID: project.id }))
+  await t.call("skills", (c) => c.app.skills())
+}
+
+export async function tools(t) {
+  await t.call("ids", (c) => c.tool.ids())
+  await t.call("list", (c) => c.tool.list({ provider: "fake", model: "fake-1" }))
+}
+
+export async function experimental(t) {
+  await t.call("capabilities", (c) => c.experimental.capabilities.get())
+  await t.call("console", (c) => c.experimental.console.get())
+  await t.call("organisations", (c) => c.experimental.console.listOrgs())
+  await t.call("workspaces", (c) => c.experimental.workspace.list())
+  await t.call("workspaceStatus", (c) => c.experimental.workspace.status())
+  await t.call("adapters", (c) => c.experimental.workspace.adapter.list())
+}
+
+export async function secondApi(t) {
+  await t.call("health", (c) => c.v2.health.get())
+  await t.call("location", (c) => c.v2.location.get())
+  await t.call("agents", (c) => c.v2.agent.list())
+  await t.call("models", (c) => c.v2.model.list())
+  await t.call("providers", (c) => c.v2.provider.list())
+  await t.call("provider", (c) => c.v2.provider.get({ providerID: "fake" }))
+  await t.call("noProvider", (c) => c.v2.provider.get({ providerID: "none" }))
+  await t.call("integrations", (c) => c.v2.integration.list())
+  await t.call("noIntegration", (c) => c.v2.integration.get({ integrationID: "none" }))
+  await t.call("commands", (c) => c.v2.command.list())
+  await t.call("skills", (c) => c.v2.skill.list())
+  await t.call("references", (c) => c.v2.reference.list())
+}
