@@ -42,3 +42,20 @@ export async function secondApi(t) {
   await t.call("skills", (c) => c.v2.skill.list())
   await t.call("references", (c) => c.v2.reference.list())
 }
+
+export async function configuration(t) {
+  await t.call("global", (c) => c.global.config.get())
+  await t.call("change", (c) => c.config.update({ config: { username: "someone" } }))
+  await t.quiet()
+  await t.call("changed", (c) => c.config.get())
+  await t.call("changeGlobal", (c) => c.global.config.update({ config: { share: "disabled" } }))
+  await t.quiet()
+  await t.call("changedGlobal", (c) => c.global.config.get())
+}
+
+export async function dispose(t) {
+  await t.call("dispose", (c) => c.instance.dispose())
+  await t.until(() => t.events.some(({ event }) => event.type === "server.instance.disposed"))
+  await t.call("globalDispose", (c) => c.global.dispose())
+  await t.until(() => t.globalEvents.some(({ event }) => event.payload.type === "global.disposed"))
+}

@@ -59,11 +59,3 @@ async function talk(t, name, path, query, typed) {
   socket.close()
   t.calls.push({ scenario: t.scenario, name, method: "GET", path, status: 101, type: "", next: false, body: { shown, controls } })
 }
-
-// The last one: a stock server ends its streams here.
-export async function dispose(t) {
-  await t.call("dispose", (c) => c.instance.dispose())
-  await t.until(() => t.events.some(({ event }) => event.type === "server.instance.disposed"))
-  await t.call("globalDispose", (c) => c.global.dispose())
-  await t.until(() => t.globalEvents.some(({ event }) => event.payload.type === "global.disposed"))
-}

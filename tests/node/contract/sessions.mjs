@@ -16,6 +16,7 @@ export async function crud(t) {
   await t.call("diff", (c) => c.session.diff({ sessionID }))
   await t.call("todo", (c) => c.session.todo({ sessionID }))
   await t.call("list", (c) => c.session.list({ search: "new title" }))
+  await t.call("listEverywhere", (c) => c.experimental.session.list({ search: "new title" }))
   await t.call("listRoots", (c) => c.session.list({ search: "new title", roots: true, limit: 5 }))
   const [{ info, parts }] = all
   const part = { ...parts[0], text: "edited" }
