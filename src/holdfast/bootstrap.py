@@ -28,6 +28,7 @@ from holdfast.agent.tools import Processes, built_in
 from holdfast.core.errors import HoldfastError, StorageError
 from holdfast.core.ids import IdGenerator
 from holdfast.core.store import SessionStore
+from holdfast.server.aisdk import ChatStreams
 from holdfast.server.app import BODY_BYTES_MAX, HEARTBEAT_SECONDS, ServerOptions, create_app
 from holdfast.server.auth import USERNAME, Gate, check_binding, checked_origins, is_loopback
 from holdfast.server.listener import Listener
@@ -153,7 +154,7 @@ class Application:
             jitter=random.random,
         )
         store.byte_streams.heard = self.subscriptions.heard
-        self.streams = StreamService(store.byte_streams, SessionStreams(store))
+        self.streams = StreamService(store.byte_streams, SessionStreams(store), ChatStreams(store))
         self.asgi = create_app(
             self.services,
             StreamFace(self.streams, self.subscriptions, settings.streams, clock=clock, pick=random.randrange),

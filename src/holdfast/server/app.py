@@ -12,6 +12,7 @@ import msgspec
 from litestar import Response, get
 
 from holdfast import __version__
+from holdfast.server.aisdk import chat_routes
 from holdfast.server.asgi import JSON, App, Header, HttpScope, Message, Receive, Send, respond
 from holdfast.server.auth import CHALLENGE, Gate, Refusal
 from holdfast.server.bodies import raw_answer
@@ -59,7 +60,7 @@ def create_app(services: Services, stream_face: StreamFace, options: ServerOptio
         heartbeat_seconds=options.heartbeat_seconds,
     )
     services.ptys.announce = streams.announce_pty
-    handlers = typed_routes(services, streams)
+    handlers = [*typed_routes(services, streams), *chat_routes(services)]
     providers: dict[str, Provider] = {
         "instance": InstanceProvider(services.instances),
         "located": LocationProvider(services.instances),
@@ -80,7 +81,7 @@ def routes() -> Sequence[tuple[str, str]]:
     """(method, path) of every route of the OpenCode face, as it is documented: `GET`, `/session/{sessionID}`."""
     nothing: Any = _Nothing()
     streams = EventStreams(nothing, nothing, clock=nothing, new_id=nothing, heartbeat_seconds=0)
-    typed = [*typed_routes(nothing, streams), _welcome]
+    typed = [*typed_routes(nothing, streams), *chat_routes(nothing), _welcome]
     served = [(method, path) for route in typed for path in route.paths for method in sorted(route.http_methods)]
     return [("GET", _DOCUMENT), *((method, path.replace(":str}", "}")) for method, path in served)]
 

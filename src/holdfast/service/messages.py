@@ -117,6 +117,10 @@ class MessageService:
         """The newest messages before a session version, oldest first. Raises NotFound."""
         return await self._store.message_page(check_session_id(session_id), limit=limit, before=before)
 
+    async def history(self, session_id: str) -> tuple[WithParts, ...]:
+        """All messages, oldest first. Raises NotFound."""
+        return await self._store.history(check_session_id(session_id))
+
     async def get(self, session_id: str, message_id: str) -> WithParts:
         return await self._store.message(check_session_id(session_id), check_id("msg", message_id, "messageID"))
 

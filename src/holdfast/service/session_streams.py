@@ -31,6 +31,15 @@ def is_session_path(path: str) -> bool:
     return path == "all" or path.startswith(("session/", "directory/"))
 
 
+def is_chat_path(path: str) -> bool:
+    return path.startswith("session/") and "/chat/" in path
+
+
+def chat_path(session_id: str, message_id: str) -> str:
+    """The stream of the answer to a prompt."""
+    return f"session/{session_id}/chat/{message_id}"
+
+
 def directory_id(directory: str) -> str:
     """The name of a directory in `directory/{id}`: its absolute path in URL-safe Base64 without padding."""
     return urlsafe_b64encode(directory.encode()).decode().rstrip("=")
@@ -110,19 +119,54 @@ class SessionWatch:
         self._path = path
         self._scope = scope
         self._after = after
+        self._live = Interruptible()
+
+    async def next(self, *, bytes_max: int) -> Page | None:
+        if not self._live.is_open:
+            page = await self._streams.read(self._path, after=self._after, bytes_max=bytes_max)
+            self._after = page.next
+            if page.at_tail:
+                self._live.open(self._store.subscribe(self._scope, after=to_offset(self._after)))
+            if page.data or page.at_end:
+                return page
+        records = await self._live.next()
+        if records is None:
+            return Page(self._at(self._after, False), self._after, self._after, b"", True)
+        if not records:
+            return None
+        after, self._after = self._after, to_position(records[-1].offset)
+        closed = isinstance(self._scope, SessionScope) and records[-1].tag.startswith(_DELETED)
+        return Page(self._at(self._after, closed), after, self._after, _run(records), True)
+
+    def _at(self, tail: int, closed: bool) -> Stream:
+        return Stream(id=0, path=self._path, content_type=JSON, created_ms=0, touched_ms=0, tail=tail, closed=closed)
+
+    def interrupt(self) -> None:
+        self._live.interrupt()
+
+    def close(self) -> None:
+        self._live.close()
+
+
+class Interruptible:
+    """A subscription whose reader can be called away without losing a batch. It is opened once the past has been read; an
+    interruption before that holds as well."""
+
+    def __init__(self) -> None:
         self._subscription: AsyncIterator[Sequence[Recorded]] | None = None
         self._batch: asyncio.Task[Sequence[Recorded]] | None = None
         self._interrupted = asyncio.Event()
 
-    async def next(self, *, bytes_max: int) -> Page | None:
-        if self._subscription is None:
-            page = await self._streams.read(self._path, after=self._after, bytes_max=bytes_max)
-            self._after = page.next
-            if page.at_tail:
-                self._subscription = self._store.subscribe(self._scope, after=to_offset(self._after))
-            if page.data or page.at_end:
-                return page
-            assert self._subscription is not None
+    @property
+    def is_open(self) -> bool:
+        return self._subscription is not None
+
+    def open(self, subscription: AsyncIterator[Sequence[Recorded]]) -> None:
+        self._subscription = subscription
+
+    async def next(self) -> Sequence[Recorded] | None:
+        """The next batch, empty at the end; None if interrupted."""
+        assert self._subscription is not None
         if self._batch is None:
             self._batch = asyncio.ensure_future(_next_batch(self._subscription))
         if not self._batch.done():
@@ -133,17 +177,10 @@ class SessionWatch:
                 interrupted.cancel()
         if not self._batch.done():
             self._interrupted.clear()
-            return Page(self._at(self._after, False), self._after, self._after, b"", True)
+            return None
         records = self._batch.result()
         self._batch = None
-        if not records:
-            return None
-        after, self._after = self._after, to_position(records[-1].offset)
-        closed = isinstance(self._scope, SessionScope) and records[-1].tag.startswith(_DELETED)
-        return Page(self._at(self._after, closed), after, self._after, _run(records), True)
-
-    def _at(self, tail: int, closed: bool) -> Stream:
-        return Stream(id=0, path=self._path, content_type=JSON, created_ms=0, touched_ms=0, tail=tail, closed=closed)
+        return records
 
     def interrupt(self) -> None:
         self._interrupted.set()
@@ -155,7 +192,10 @@ class SessionWatch:
 
 async def _next_batch(subscription: AsyncIterator[Sequence[Recorded]]) -> Sequence[Recorded]:
     """Empty at the end."""
-    return await anext(subscription, ())
+    try:
+        return await anext(subscription)
+    except StopAsyncIteration:  # not a default for anext: with one, this end is a SystemError in Python 3.11
+        return ()
 
 
 def _fitting(records: Sequence[Recorded], bytes_max: int) -> Sequence[Recorded]:

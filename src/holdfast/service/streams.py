@@ -1,7 +1,8 @@
 """What a user can do with durable streams, whatever the face: those anybody writes, and those Holdfast itself writes.
 
-`session/{id}`, `directory/{id}` and `all` are sessions' events (`service.session_streams`): they can be read like any other
-stream, and not be written, deleted or forked.
+`session/{id}`, `directory/{id}` and `all` are sessions' events (`service.session_streams`), and `session/{id}/chat/{messageID}`
+is the answer to a prompt as a face has it (which one, `bootstrap` says). They can be read like any other stream, and not be
+written, deleted or forked.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from typing import Final
 import structlog
 
 from holdfast.core.errors import HoldfastError
+from holdfast.core.offsets import split_place
 from holdfast.core.streams import (
     Append,
     ByteStreamStore,
@@ -22,7 +24,7 @@ from holdfast.core.streams import (
     StreamReadOnly,
     Watch,
 )
-from holdfast.service.session_streams import is_session_path
+from holdfast.service.session_streams import is_chat_path, is_session_path
 
 log = structlog.get_logger()
 
@@ -30,13 +32,19 @@ UPKEEP_SECONDS: Final = 2.0
 
 
 class StreamService:
-    """The port again, over both kinds."""
+    """The port again, over all kinds."""
 
     def __init__(
-        self, store: ByteStreamStore, session_streams: StreamReader, *, upkeep_seconds: float = UPKEEP_SECONDS
+        self,
+        store: ByteStreamStore,
+        session_streams: StreamReader,
+        chat_streams: StreamReader,
+        *,
+        upkeep_seconds: float = UPKEEP_SECONDS,
     ) -> None:
         self._store = store
         self._session_streams = session_streams
+        self._chat_streams = chat_streams
         self._upkeep_seconds = upkeep_seconds
         self._upkeep: asyncio.Task[None] | None = None
 
@@ -71,6 +79,8 @@ class StreamService:
         await self._store.delete(path)
 
     def _reader(self, path: str) -> StreamReader:
+        if is_chat_path(path):
+            return self._chat_streams
         return self._session_streams if is_session_path(path) else self._store
 
     async def head(self, path: str) -> Stream:
@@ -80,10 +90,15 @@ class StreamService:
         return await self._reader(path).touch(path)
 
     async def read(self, path: str, *, after: int, bytes_max: int) -> Page:
-        return await self._reader(path).read(path, after=after, bytes_max=bytes_max)
+        return await self._reader(path).read(path, after=_place(path, after), bytes_max=bytes_max)
 
     async def watch(self, path: str, *, after: int) -> Watch:
-        return await self._reader(path).watch(path, after=after)
+        return await self._reader(path).watch(path, after=_place(path, after))
+
+
+def _place(path: str, after: int) -> int:
+    """Only chats have places inside of records."""
+    return after if is_chat_path(path) else split_place(after)[0]
 
 
 def _check_writable(path: str) -> None:

@@ -49,6 +49,11 @@ class TurnService:
         turns = (await self._store.turn_state(session_id)).turns
         return message_id in turns.queue or (turns.active is not None and turns.active.message_id == message_id)
 
+    async def current(self, session_id: str) -> str | None:
+        """The prompt that is being answered, or will be next. Raises NotFound without the session."""
+        turns = (await self._store.turn_state(check_id("ses", session_id, "sessionID"))).turns
+        return turns.active.message_id if turns.active is not None else next(iter(turns.queue), None)
+
     async def ended(self, session_id: str, message_id: str, watched: Watched) -> None:
         """Work on the session, and return once the pending turn that answers `message_id` is over.
 

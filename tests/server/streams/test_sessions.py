@@ -149,3 +149,15 @@ async def test_a_session_that_does_not_exist_is_not_found(world: StreamWorld) ->
     for path in ("session/ses_none", "session/a/b", "directory/none!", "directory/L3g"):
         for query in ("", "live=sse&offset=-1", "live=long-poll&offset=now"):
             assert (await world.get(path, query)).status == 404
+
+
+async def test_the_stream_of_a_session_ends_in_good_order_when_the_server_stops(world: StreamWorld) -> None:
+    """A client whose connection breaks shows an error; one whose response ends comes again."""
+    story = Story()
+    await tell(world, story, [])
+    async with world.sse(f"session/{story.id}", "offset=now") as reader:
+        await reader.frame()
+        await world.store.append(story.id, [story.message(story.user())])
+        await reader.frame()
+        await world.store.close()
+        assert await reader.frame() is None

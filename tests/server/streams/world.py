@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 import msgspec
 
 from holdfast.core.ids import IdGenerator
+from holdfast.server.aisdk import ChatStreams
 from holdfast.server.streams import StreamFace, StreamOptions, Wording, key_id
 from holdfast.service.session_streams import SessionStreams
 from holdfast.service.signing import Signer
@@ -89,7 +90,7 @@ class StreamWorld:
         )
         self.store.byte_streams.heard = self.subscriptions.heard
         await self.subscriptions.start()
-        service = StreamService(self.store.byte_streams, SessionStreams(self.store))
+        service = StreamService(self.store.byte_streams, SessionStreams(self.store), ChatStreams(self.store))
         self.face = StreamFace(service, self.subscriptions, self.options, clock=self.clock, pick=random.randrange)
 
     async def _close(self) -> None:

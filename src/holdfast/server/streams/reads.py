@@ -15,7 +15,7 @@ from typing import Final
 
 from holdfast.core.clock import Clock
 from holdfast.core.json_runs import to_array
-from holdfast.core.offsets import Offset, to_offset, to_position
+from holdfast.core.offsets import Offset, to_offset, to_place
 from holdfast.core.streams import Page, Stream, Watch, media_type
 from holdfast.protocols.durable_streams import responses
 from holdfast.protocols.durable_streams.cursors import next_cursor
@@ -209,7 +209,7 @@ def _interrupt_when_gone(receive: Receive, watch: Watch) -> asyncio.Task[None]:
 
 
 def _position(offset: str) -> int:
-    return 0 if offset == BEGINNING else to_position(Offset(offset))
+    return 0 if offset == BEGINNING else to_place(Offset(offset))
 
 
 def _place(stream: Stream, position: int) -> HeaderList:
