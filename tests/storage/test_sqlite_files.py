@@ -9,6 +9,7 @@ import sys
 import tempfile
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -16,7 +17,9 @@ import pytest
 from holdfast.core.errors import StorageError, StorageLocked
 from holdfast.core.offsets import BEGINNING
 from holdfast.core.store import ALL, SessionQuery
-from holdfast.storage.sqlite import SqliteStore
+from holdfast.storage.sqlite import SqliteStore, writer
+from holdfast.storage.sqlite.database import Database
+from holdfast.storage.sqlite.files import WAL_BYTES_MAX
 from holdfast.testing.store_conformance import StoreClock
 from holdfast.testing.store_conformance.base import events, log
 from holdfast.testing.stories import Story
@@ -319,3 +322,55 @@ async def test_the_write_ahead_log_is_bounded_even_if_there_is_always_a_reader(d
 
     assert max(sizes) < 36 << 20, "8,000 pages, and what one commit adds"
     assert database(directory).stat().st_size > 28 << 20, "much more went through it than it may hold"
+
+
+async def test_after_one_large_commit_the_write_ahead_log_is_short_again(directory: Path) -> None:
+    store = await open_store(directory)
+    wal = directory / "holdfast.db-wal"
+    story = Story()
+    await store.append(story.id, story.prompted("x" * (30 << 20)))
+    assert wal.stat().st_size > 60 << 20, "the record, and the row"
+    for _ in range(3):
+        await store.append(story.id, [story.status()])
+
+    assert wal.stat().st_size <= WAL_BYTES_MAX
+    await store.close()
+
+
+async def test_a_reader_that_takes_its_time_does_not_hold_up_every_commit(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is waited for when the log has become long, and again when it has grown by as much; then the log starts over."""
+    monkeypatch.setattr(writer, "CHECKPOINT_PAGES", 20)
+    monkeypatch.setattr(writer, "CHECKPOINT_WAITING_PAGES", 100)
+    monkeypatch.setattr(writer, "CHECKPOINT_WAIT_MS", 1)
+    waits: list[bool] = []
+    checkpoint = Database.checkpoint
+
+    def noting(self: Database, how: str = "PASSIVE", **wait: int) -> bool:
+        done = checkpoint(self, how, **wait)
+        if how == "RESTART":
+            waits.append(done)
+        return done
+
+    monkeypatch.setattr(Database, "checkpoint", noting)
+    store = await open_store(directory)
+    story = Story()
+    await store.append(story.id, story.streaming())
+    reader: Any = apsw.Connection(str(database(directory)), flags=apsw.SQLITE_OPEN_READONLY)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM record").fetchall()
+    for _ in range(60):
+        await store.append(story.id, [story.delta("prt_1", "x" * 20_000)])
+    assert 1 <= len(waits) <= 5
+    assert not any(waits)
+    reader.execute("ROLLBACK")
+    for _ in range(40):
+        await store.append(story.id, [story.delta("prt_1", "x" * 20_000)])
+    assert waits[-1] or len(waits) <= 5, "either it was waited for, or a passive one was enough"
+    wal = (directory / "holdfast.db-wal").stat().st_size
+    for _ in range(60):
+        await store.append(story.id, [story.delta("prt_1", "x" * 20_000)])
+    assert (directory / "holdfast.db-wal").stat().st_size == wal, "it is written from its beginning again"
+    reader.close()
+    await store.close()

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import pytest
 
-from holdfast.storage.sqlite import SqliteStore
+from holdfast.core.messages import TextPart
+from holdfast.storage.sqlite import SqliteStore, streams
+from holdfast.storage.sqlite.database import Database
 from holdfast.storage.sqlite.streams import DELTAS_MAX
 from holdfast.testing.store_conformance import StoreClock
 from holdfast.testing.store_conformance.base import log
@@ -53,6 +56,33 @@ async def test_no_reader_has_to_read_more_than_a_bounded_number_of_deltas(tmp_pa
     assert recorded > 5 * DELTAS_MAX
     assert (await store.message(story.id, "msg_a1")).parts == (story.text("prt_1", text, closed=True),)
     assert [difference async for difference in store.verify()] == []
+    await store.close()
+
+
+async def test_what_folds_write_grows_with_the_text_and_not_with_its_square(tmp_path: Path) -> None:
+    """The row of a long part in small deltas is written again and again, each time a good piece longer."""
+    written: list[int] = []
+    run = Database.run
+
+    def noting(self: Database, sql: str, *bindings: Any) -> None:
+        if sql.startswith("UPDATE part SET grows_after"):
+            written.append(len(bindings[1]))
+        run(self, sql, *bindings)
+
+    story = Story()
+    store = await open_store(tmp_path)
+    await store.append(story.id, story.streaming())
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Database, "run", noting)
+        patched.setattr(streams, "DELTAS_MAX", 10)
+        for _ in range(600):
+            await store.append(story.id, [story.delta("prt_1", "ten bytes ") for _ in range(10)])
+    length = 600 * 10 * 10
+    (part,) = (await store.message(story.id, "msg_a1")).parts
+    assert isinstance(part, TextPart)
+    assert len(part.text) == length
+    assert 2 * length < sum(written) < 60 * length, "600 folds of half the text would be 300 times as much"
+    assert deltas_beyond_the_row(tmp_path) <= length // streams.BYTES_PER_DELTA + 10
     await store.close()
 
 

@@ -87,13 +87,16 @@ class Database:
 
         self._connection.set_wal_hook(hook)
 
-    def checkpoint(self, how: str = "PASSIVE") -> bool:
+    def checkpoint(self, how: str = "PASSIVE", *, wait_ms: int = BUSY_TIMEOUT_MS) -> bool:
         """Copy the write-ahead log into the database: PASSIVE what nobody is in the way of, RESTART waits for readers so
-        that the log starts over, TRUNCATE also empties its file. False if somebody was in the way."""
+        that the log starts over, TRUNCATE also empties its file. False if somebody was in the way (for so long)."""
+        self._connection.set_busy_timeout(wait_ms)
         try:
             self._connection.wal_checkpoint(mode=getattr(apsw, f"SQLITE_CHECKPOINT_{how}"))
         except apsw.BusyError:
             return False
+        finally:
+            self._connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         return True
 
     def close(self) -> None:

@@ -9,7 +9,15 @@ from collections.abc import Callable, Sequence
 
 from holdfast.core.codec import to_json
 from holdfast.core.events import Event, SessionCreated, SessionDeleted, SessionUpdated
-from holdfast.core.messages import AssistantMessage, Message, Part, is_open, is_terminal
+from holdfast.core.messages import (
+    AssistantMessage,
+    Message,
+    Part,
+    ReasoningPart,
+    TextPart,
+    is_open,
+    is_terminal,
+)
 from holdfast.core.reducer import AppendText, Approve, Change, Clear, Delete, EndRequests, Put
 from holdfast.core.session import Session, SessionStatus
 from holdfast.core.state import SESSION, Entity, Key, PermissionEntry, QuestionEntry, TodoList, Turns
@@ -31,19 +39,30 @@ STREAMS_CACHED = 1024
 ROWS_CACHED = 64
 DELTAS_MAX = 1000
 """So many deltas of an open part stay in the log alone; then they are folded into its row, once, so that reading a part
-never means reading all that a model said since it began."""
+never means reading all that a model said since it began. Of a long text more: see `deltas_max`."""
+
+BYTES_PER_DELTA = 250
+"""A fold writes the whole row again. With a fixed number of deltas a text of 30 MB would be written thousands of times; with
+one for so many bytes of the row, each fold is of a text 2 % longer (deltas of a token have 5 bytes), and all folds together
+cost some fifty times the text, however long it gets."""
 
 
 class Row:
     """An entity, and the position of the record that added it: its order, and the primary key of its row. `deltas`: how
-    many this thread has seen since the row was written or read."""
+    many this thread has seen since the row was written or read; `deltas_max`: with so many, they are folded into it."""
 
-    __slots__ = ("deltas", "entity", "position")
+    __slots__ = ("deltas", "deltas_max", "entity", "position")
 
     def __init__(self, position: int, entity: Entity) -> None:
         self.position = position
         self.entity = entity
         self.deltas = 0
+        self.deltas_max = deltas_max(len(entity.text)) if isinstance(entity, TextPart | ReasoningPart) else DELTAS_MAX
+
+
+def deltas_max(length: int) -> int:
+    """How many deltas of a part may stay outside of a row of this length."""
+    return max(DELTAS_MAX, length // BYTES_PER_DELTA)
 
 
 class Stream:
@@ -160,7 +179,7 @@ class Streams:
                     assert row is not None
                     part = row.position
                     row.deltas += 1
-                    if row.deltas == DELTAS_MAX:
+                    if row.deltas == row.deltas_max:
                         self._long.append((stream, row))
                 case Put(key, entity):
                     row = self._put(stream, key, entity)
@@ -203,7 +222,7 @@ class Streams:
                 self._database.run(
                     "UPDATE part SET grows_after = ?, data = ? WHERE position = ?", stream.last, data, row.position
                 )
-                row.deltas = 0
+                row.deltas, row.deltas_max = 0, deltas_max(len(data))
         self._long.clear()
 
     def _put(self, stream: Stream, key: Key, entity: Entity) -> Row:

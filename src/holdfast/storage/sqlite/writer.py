@@ -28,7 +28,10 @@ CHECKPOINT_PAGES = 1000
 """SQLite's own default, and the fastest: a longer log makes single commits slower."""
 
 CHECKPOINT_WAITING_PAGES = 8 * CHECKPOINT_PAGES
-"""Beyond this, readers that keep the log from starting over are waited for."""
+"""Beyond this, readers that keep the log from starting over are waited for, for CHECKPOINT_WAIT_MS. If one reads for longer, the
+log grows on, and they are waited for again when it has grown by as much: else every commit would wait for it."""
+
+CHECKPOINT_WAIT_MS = 1000
 
 
 class Batch(Protocol):
@@ -69,8 +72,11 @@ class Writer:
         self._closing: asyncio.Future[None] | None = None
         self._failure: StorageError | None = None
         self._wal_pages = 0
+        self._wait_at_pages = CHECKPOINT_WAITING_PAGES
         self.readers_wait = threading.Lock()
-        """Taken for a moment before each read transaction, so that a check-point that needs it finds no new readers."""
+        """Taken for a moment before each read transaction, so that a check-point that needs it finds no new readers. One that
+        let go of it just before may still begin: that is one transaction more to wait for in each reading thread, whose next
+        one waits here."""
         database.on_commit(self._note_wal_pages)
         self._batches: SimpleQueue[list[Job] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="holdfast-writer", daemon=True)
@@ -185,13 +191,15 @@ class Writer:
     def _checkpoint(self) -> None:
         """After the acknowledgement, so that nobody but the next batch waits for it."""
         if self._wal_pages < CHECKPOINT_PAGES:
+            self._wait_at_pages = CHECKPOINT_WAITING_PAGES
             return
         try:
-            if self._wal_pages < CHECKPOINT_WAITING_PAGES:
+            if self._wal_pages < self._wait_at_pages:
                 self._database.checkpoint("PASSIVE")
                 return
             with self.readers_wait:
-                self._database.checkpoint("RESTART")
+                starts_over = self._database.checkpoint("RESTART", wait_ms=CHECKPOINT_WAIT_MS)
+            self._wait_at_pages = CHECKPOINT_WAITING_PAGES + (0 if starts_over else self._wal_pages)
         except DriverError as error:
             self._tell(self.fail, self._storage_error(error))
 
