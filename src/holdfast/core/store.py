@@ -112,7 +112,8 @@ class RawMessage(msgspec.Struct, frozen=True):
 
 
 class MessagePage(msgspec.Struct, frozen=True):
-    """Oldest first; `more` is True when older messages exist."""
+    """Oldest first; `more` is True when there are further messages: older ones, or newer ones if the page was asked for
+    with `after`."""
 
     messages: tuple[RawMessage, ...]
     more: bool
@@ -241,9 +242,10 @@ class SessionStore(StreamStore, Protocol):
         ...
 
     async def message_page(
-        self, session_id: str, *, limit: int | None = None, before: int | None = None
+        self, session_id: str, *, limit: int | None = None, before: int | None = None, after: int | None = None
     ) -> MessagePage:
-        """The newest `limit` messages (all without), among those added before session version `before`."""
+        """The newest `limit` messages (all without), among those added before session version `before`. With `after`, the
+        oldest instead, among those added after that version."""
         ...
 
     async def history(self, session_id: str) -> tuple[WithParts, ...]:

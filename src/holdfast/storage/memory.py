@@ -253,9 +253,9 @@ class MemoryStore:
         raise NotFound("Message", message_id)
 
     async def message_page(
-        self, session_id: str, *, limit: int | None = None, before: int | None = None
+        self, session_id: str, *, limit: int | None = None, before: int | None = None, after: int | None = None
     ) -> MessagePage:
-        return self._stream(session_id).page(limit, before)
+        return self._stream(session_id).page(limit, before, after)
 
     async def history(self, session_id: str) -> tuple[WithParts, ...]:
         return self._stream(session_id).fold.messages()
@@ -403,17 +403,17 @@ class _Stream:
         texts = (text_of(entity) for entity in self.fold.entities.values() if isinstance(entity, Part))
         return any(text is not None and has_terms(words(text), terms) for text in texts)
 
-    def page(self, limit: int | None, before: int | None) -> MessagePage:
+    def page(self, limit: int | None, before: int | None, after: int | None = None) -> MessagePage:
         found = [
             (version, message)
             for message in self.fold.messages()
             for version in (self.added[Key("message", message.info.id)].version,)
-            if before is None or version < before
+            if (before is None or version < before) and (after is None or version > after)
         ]
         skipped = max(len(found) - limit, 0) if limit is not None else 0
         page = (
             RawMessage(message.info.id, version, to_json(message.info), tuple(to_json(part) for part in message.parts))
-            for version, message in found[skipped:]
+            for version, message in (found[skipped:] if after is None else found[: len(found) - skipped])
         )
         return MessagePage(tuple(page), skipped > 0)
 

@@ -75,7 +75,7 @@ def build_request(
         if isinstance(message.info, UserMessage):
             steps = answers.get(message.info.id, ())
             summarises = any(isinstance(part, CompactionPart) for part in message.parts)
-            if summarises and any(_is_summary(step) for step in steps):
+            if summarises and any(is_answer(assistant) for assistant in map(_assistant, steps)):
                 conversation = [UserTurn(text=SUMMARY_REQUEST)]
             else:
                 conversation.append(UserTurn(text=SUMMARISE) if summarises else _user(message.parts))
@@ -98,7 +98,7 @@ def used_tokens(history: Sequence[WithParts]) -> int:
     """How many tokens the newest step that was not a summary had, its answer included; 0 if there is none since."""
     for message in reversed(history):
         info = message.info
-        if isinstance(info, AssistantMessage) and info.time.completed is not None and info.error is None:
+        if isinstance(info, AssistantMessage) and is_answer(info):
             if info.summary:
                 return 0
             tokens = info.tokens
@@ -106,9 +106,14 @@ def used_tokens(history: Sequence[WithParts]) -> int:
     return 0
 
 
-def _is_summary(step: WithParts) -> bool:
-    info = step.info
-    return isinstance(info, AssistantMessage) and info.time.completed is not None and info.error is None
+def is_answer(info: AssistantMessage) -> bool:
+    """It is complete and did not fail; to a request for a summary, it is the summary."""
+    return info.time.completed is not None and info.error is None
+
+
+def _assistant(step: WithParts) -> AssistantMessage:
+    assert isinstance(step.info, AssistantMessage)
+    return step.info
 
 
 def _shortened(item: ConversationItem) -> ConversationItem:
@@ -142,8 +147,7 @@ def _is_spelled_out(mime: str, url: str) -> bool:
 
 
 def _step(step: WithParts) -> list[ConversationItem]:
-    info = step.info
-    assert isinstance(info, AssistantMessage)
+    info = _assistant(step)
     text = "".join(part.text for part in step.parts if isinstance(part, TextPart) and not part.ignored)
     if info.time.completed is None and info.finish is None:  # cut: to be continued
         return [AssistantTurn(text=text), UserTurn(text=CONTINUE)] if text else []

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from holdfast.agent import turn
 from holdfast.agent.runner.environment import Environment
+from holdfast.agent.runner.history import first_snapshot
 from holdfast.agent.runner.session_log import SessionLog
 from holdfast.agent.snapshots import WorkTree
 from holdfast.core.errors import HoldfastError, NotFound
@@ -44,14 +45,14 @@ async def changes_of(
         return None
     try:
         files = await tree.changed(start.snapshot, after)
-        history = await record.store.history(record.session_id)
+        first = await first_snapshot(record.store, record.session_id)
         return turn.Changes(
             part_id=record.new_id("prt"),
             before=start.snapshot,
             after=after,
             files=files,
             of_turn=await _since(tree, state.steps, after),
-            of_session=await _since(tree, history, after),
+            of_session=await tree.diff(first or after, after),
         )
     except NotFound as error:
         if error.kind == "Session":

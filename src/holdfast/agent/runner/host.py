@@ -12,6 +12,7 @@ import msgspec
 
 from holdfast.agent import turn
 from holdfast.agent.runner.environment import Environment
+from holdfast.agent.runner.history import last_step
 from holdfast.agent.runner.session_log import SessionLog
 from holdfast.agent.tools import ToolFailure
 from holdfast.agent.tools.base import Subagent
@@ -220,12 +221,7 @@ class Host:
         raise NotFound("Session", child)
 
     async def _answer(self, child: str, prompt: str) -> str:
-        steps = [
-            message
-            for message in await self._log.store.history(child)
-            if isinstance(message.info, AssistantMessage) and message.info.parent_id == prompt
-        ]
-        last = steps[-1] if steps else None
+        last = await last_step(self._log.store, child, prompt)
         if last is not None and isinstance(last.info, AssistantMessage) and last.info.error is not None:
             reason = getattr(last.info.error.data, "message", last.info.error.__class__.__name__)
             raise ToolFailure(f"The task ended with an error: {reason}")

@@ -15,10 +15,11 @@ import structlog
 
 from holdfast.agent import turn
 from holdfast.agent.providers.base import ProviderError, ToolSpec
-from holdfast.agent.providers.conversation import build_request, used_tokens
+from holdfast.agent.providers.conversation import build_request
 from holdfast.agent.runner.calls import ToolCalls
 from holdfast.agent.runner.changes import changes_of, note_before
 from holdfast.agent.runner.environment import Environment
+from holdfast.agent.runner.history import since_summary, tokens_in_use
 from holdfast.agent.runner.host import Subagents, abort_children
 from holdfast.agent.runner.output import ModelOutput
 from holdfast.agent.runner.recorder import Recorder
@@ -171,7 +172,7 @@ class Worker:
         with contextlib.suppress(HoldfastError):  # an unknown model fails when it is asked
             model = await self._environment.model(state.session, turn.prompt(state))
             if model.input_tokens_max is not None:
-                return used_tokens(await self._store.history(self._session_id)) > model.input_tokens_max
+                return await tokens_in_use(self._store, self._session_id) > model.input_tokens_max
         return False
 
     async def _pause(self, not_before: int | None) -> bool:
@@ -211,7 +212,7 @@ class Worker:
         summarises = turn.compaction_of(state.user) is not None
         tools = () if summarises else self._environment.tools(state.session, user).values()
         request = build_request(
-            await self._store.history(self._session_id),
+            await since_summary(self._store, self._session_id, user.id),
             prompt_id=user.id,
             model_id=model.model_id,
             system=self._environment.system(state.session, user, turn.assistant(step).agent),

@@ -205,9 +205,11 @@ class Queries:
             raise NotFound("Message", message_id)
         return self._with_parts(stream, [row])[0]
 
-    def message_page(self, session_id: str, limit: int | None, before: int | None) -> MessagePage:
+    def message_page(
+        self, session_id: str, limit: int | None, before: int | None, after: int | None = None
+    ) -> MessagePage:
         (stream,) = self._session(session_id, "stream")
-        return self._page(stream, limit, before)
+        return self._page(stream, limit, before, after)
 
     def history(self, session_id: str) -> tuple[WithParts, ...]:
         (stream,) = self._session(session_id, "stream")
@@ -215,16 +217,17 @@ class Queries:
             stream, self._all("SELECT position, data FROM message WHERE stream = ? ORDER BY version", stream)
         )
 
-    def _page(self, stream: int, limit: int | None, before: int | None) -> MessagePage:
+    def _page(self, stream: int, limit: int | None, before: int | None, after: int | None = None) -> MessagePage:
         rows = self._all(
-            "SELECT position, version, id, data FROM message"
-            " WHERE stream = ? AND version < ? ORDER BY version DESC LIMIT ?",
+            "SELECT position, version, id, data FROM message WHERE stream = ? AND version < ? AND version > ?"
+            f" ORDER BY version {'DESC' if after is None else 'ASC'} LIMIT ?",
             stream,
             before if before is not None else 1 << 62,
+            after if after is not None else -1,
             limit + 1 if limit is not None else -1,
         )
         more = limit is not None and len(rows) > limit
-        rows = rows[:limit][::-1]
+        rows = rows[:limit][:: -1 if after is None else 1]
         parts = self._parts(stream, [row[0] for row in rows])
         return MessagePage(
             tuple(

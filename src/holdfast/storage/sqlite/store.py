@@ -186,9 +186,9 @@ class SqliteStore:
         return await self._query(lambda queries: queries.message(session_id, message_id))
 
     async def message_page(
-        self, session_id: str, *, limit: int | None = None, before: int | None = None
+        self, session_id: str, *, limit: int | None = None, before: int | None = None, after: int | None = None
     ) -> MessagePage:
-        return await self._query(lambda queries: queries.message_page(session_id, limit, before))
+        return await self._query(lambda queries: queries.message_page(session_id, limit, before, after))
 
     async def history(self, session_id: str) -> tuple[WithParts, ...]:
         return await self._query(lambda queries: queries.history(session_id))

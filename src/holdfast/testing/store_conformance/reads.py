@@ -379,6 +379,32 @@ class Reads(StoreSuite):
         assert (await store.message_page(story.id, limit=6)).messages == whole.messages
         assert not (await store.message_page(story.id, limit=6)).more
 
+    async def test_pages_go_on_from_the_oldest_message(self, store: SessionStore) -> None:
+        story = Story()
+        await store.append(story.id, [story.created()])
+        for number in range(5):
+            await store.append(
+                story.id,
+                [
+                    story.message(story.user(f"msg_{number}")),
+                    story.part(story.prompt(f"prt_{number}", "Hi", f"msg_{number}")),
+                ],
+            )
+        seen: list[str] = []
+        after = 0
+        for expected in (2, 2, 1):
+            page = await store.message_page(story.id, limit=2, after=after)
+            assert len(page.messages) == expected
+            assert page.more == (expected == 2)
+            assert all(message.parts for message in page.messages)
+            seen += [message.id for message in page.messages]
+            after = page.messages[-1].version
+        assert seen == [f"msg_{number}" for number in range(5)]
+        assert await store.message_page(story.id, after=0) == await store.message_page(story.id)
+        assert (await store.message_page(story.id, after=after)).messages == ()
+        one = await store.message_page(story.id, after=0, before=after, limit=4)
+        assert ([message.id for message in one.messages], one.more) == (seen[:4], False)
+
     async def test_a_message_that_was_removed_and_added_again_is_new(self, store: SessionStore) -> None:
         story = Story()
         await store.append(story.id, [*story.streaming(), story.message(story.user("msg_u2"))])

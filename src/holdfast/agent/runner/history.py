@@ -1,0 +1,99 @@
+"""What a step has to know of the messages before it, read from the newest backwards: what it costs does not grow with the
+session, only with what was said since the last summary.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+import msgspec
+
+from holdfast.agent.providers.conversation import is_answer, used_tokens
+from holdfast.core.messages import (
+    AssistantMessage,
+    CompactionPart,
+    Message,
+    Part,
+    StepStartPart,
+    UserMessage,
+    WithParts,
+)
+from holdfast.core.store import RawMessage, SessionStore
+
+_PAGE_FIRST: Final = 4
+_PAGE_MAX: Final = 64
+_SNAPSHOT: Final = b'"snapshot"'
+
+_to_message: Final = msgspec.json.Decoder(Message).decode
+_to_part: Final = msgspec.json.Decoder(Part).decode
+
+
+async def backwards(store: SessionStore, session_id: str) -> AsyncIterator[WithParts]:
+    """Every message of the session, the newest first."""
+    before: int | None = None
+    limit = _PAGE_FIRST
+    while True:
+        page = await store.message_page(session_id, limit=limit, before=before)
+        for message in reversed(page.messages):
+            yield _decoded(message)
+        if not page.more:
+            return
+        before = page.messages[0].version
+        limit = min(2 * limit, _PAGE_MAX)
+
+
+async def since_summary(store: SessionStore, session_id: str, prompt_id: str) -> tuple[WithParts, ...]:
+    """What the answer to this prompt is made of (`build_request`), oldest first: everything from the last request for a
+    summary on that was answered and came before the prompt; everything, if there is none."""
+    found: list[WithParts] = []
+    answered: set[str] = set()
+    reached = False
+    async for message in backwards(store, session_id):
+        found.append(message)
+        reached = reached or message.info.id == prompt_id
+        if isinstance(message.info, AssistantMessage):
+            if is_answer(message.info):
+                answered.add(message.info.parent_id)
+        elif reached and message.info.id in answered and _asks_for_summary(message):
+            break
+    return tuple(reversed(found))
+
+
+async def tokens_in_use(store: SessionStore, session_id: str) -> int:
+    """How long the conversation was for the LLM when it answered last (`used_tokens`)."""
+    async for message in backwards(store, session_id):
+        if isinstance(message.info, AssistantMessage) and is_answer(message.info):
+            return used_tokens([message])
+    return 0
+
+
+async def last_step(store: SessionStore, session_id: str, prompt_id: str) -> WithParts | None:
+    """The last message that answers this prompt."""
+    async for message in backwards(store, session_id):
+        if isinstance(message.info, AssistantMessage) and message.info.parent_id == prompt_id:
+            return message
+        if message.info.id == prompt_id:
+            break
+    return None
+
+
+async def first_snapshot(store: SessionStore, session_id: str) -> str | None:
+    """Of the files, in the first step that has one. Looked for from the oldest message on."""
+    after, limit = 0, _PAGE_FIRST
+    while True:
+        page = await store.message_page(session_id, limit=limit, after=after)
+        for part in (part for message in page.messages for part in message.parts if _SNAPSHOT in part):
+            decoded = _to_part(part)
+            if isinstance(decoded, StepStartPart) and decoded.snapshot:
+                return decoded.snapshot
+        if not page.more:
+            return None
+        after = page.messages[-1].version
+        limit = min(2 * limit, _PAGE_MAX)
+
+
+def _asks_for_summary(message: WithParts) -> bool:
+    return isinstance(message.info, UserMessage) and any(isinstance(part, CompactionPart) for part in message.parts)
+
+
+def _decoded(message: RawMessage) -> WithParts:
+    return WithParts(info=_to_message(message.info), parts=tuple(map(_to_part, message.parts)))
