@@ -276,7 +276,8 @@ class Queries:
         if turns.active:
             rows = self._all(
                 "SELECT position, data FROM message WHERE stream = ?"
-                f" AND parent_id IN ({', '.join('?' * len(prompts))}) ORDER BY version",
+                # With + by the index of parents; it would go through all messages for their order.
+                f" AND parent_id IN ({', '.join('?' * len(prompts))}) ORDER BY +version",
                 stream,
                 *prompts,
             )
@@ -322,20 +323,28 @@ class Queries:
             case _:
                 where, bindings = "", ()
         head = self._one("SELECT ifnull(max(position), 0) FROM record")[0]
-        rows = self._all(
-            "SELECT s.stream, s.data, s.status, st.directory, st.project_id"
-            " FROM session s JOIN stream st ON st.id = s.stream"
-            f" WHERE (s.busy OR s.updated >= ?){where} ORDER BY s.updated DESC, s.stream DESC LIMIT ?",
-            changed_since_ms,
-            *bindings,
-            sessions_max,
-        )
+        # Each by its own index. Together (OR), the first one would be walked to the oldest session in search of a busy one.
+        rows: dict[int, Any] = {}
+        for condition, values, order in (
+            ("s.updated >= ?", (changed_since_ms,), "s.updated"),
+            ("s.busy", (), "+s.updated"),  # +: by the index of busy ones, not in order through all
+        ):
+            for stream, *row in self._all(
+                "SELECT s.stream, s.updated, s.data, s.status, st.directory, st.project_id"
+                " FROM session s CROSS JOIN stream st ON st.id = s.stream"
+                f" WHERE {condition}{where} ORDER BY {order} DESC, s.stream DESC LIMIT ?",
+                *values,
+                *bindings,
+                sessions_max,
+            ):
+                rows[stream] = row
+        newest = sorted(rows.items(), key=lambda found: (found[1][0], found[0]), reverse=True)[:sessions_max]
         return Snapshot(
             to_offset(head),
             tuple(
                 SessionSnapshot(
                     data, directory, project_id, to_status(status), self._page(stream, messages_max, None).messages
                 )
-                for stream, data, status, directory, project_id in rows
+                for stream, (_, data, status, directory, project_id) in newest
             ),
         )
