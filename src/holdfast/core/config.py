@@ -284,7 +284,9 @@ class Config(Settings):
 
 # --- what may leave the server ----------------------------------------------------------------------------------
 
-_HARMLESS = frozenset({"baseURL", "enterpriseUrl", "region", "location", "project", "resourceName"})
+HARMLESS_OPTIONS = frozenset({"baseURL", "enterpriseUrl", "region", "location", "project", "resourceName"})
+"""Options of a provider that are texts and no secrets."""
+
 _SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|cookie", re.IGNORECASE)
 _USER_INFO = re.compile(r"//[^/@\s]*@")
 
@@ -323,7 +325,7 @@ def public_options(options: Mapping[str, Any]) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for name, value in options.items():
         if isinstance(value, str):
-            if name in _HARMLESS:
+            if name in HARMLESS_OPTIONS:
                 shown[name] = public_address(value)
         elif isinstance(value, Mapping):
             if name != "headers":

@@ -20,6 +20,7 @@ from holdfast.agent.providers.base import (
     Chunk,
     Finished,
     FinishReason,
+    MetadataChunk,
     ModelRequest,
     Provider,
     ProviderError,
@@ -102,7 +103,7 @@ class ScriptedProvider:
                         await self._clock.sleep_until(self._clock.now_ms() + milliseconds)
                     case ProviderError():
                         raise action
-                    case TextChunk() | ReasoningChunk() | ToolCallChunk() | Finished():
+                    case TextChunk() | ReasoningChunk() | ToolCallChunk() | MetadataChunk() | Finished():
                         said.append(action)
                         yield (action,)
                     case _:

@@ -30,9 +30,9 @@ from holdfast.agent.providers.registry import ProviderRegistry
 from holdfast.core.config import Config, ModelConfig, ProviderConfig
 from holdfast.core.errors import Invalid
 from holdfast.testing.model_server import ModelServer
+from tests.agent.providers.wire import HEAD, Behaviour, Wire, sends, server, streams
 
 KEY = "sk-very-secret-key"
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 PROMPT = ModelRequest(model_id="m", conversation=(UserTurn(text="hi"),))
 
 
@@ -42,77 +42,6 @@ def event(delta: dict[str, Any], reason: str | None = None) -> bytes:
 
 HELLO = event({"content": "Hel"}) + event({"content": "lo"})
 END = event({}, "stop") + b"data: [DONE]\n\n"
-
-
-class Wire:
-    """One connection of a server under a test's hand. `request` is what the client sent."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-        self.request = b""
-
-    async def receive(self) -> None:
-        head = await self.reader.readuntil(b"\r\n\r\n")
-        length = next(
-            (int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0
-        )
-        self.request = head + await self.reader.readexactly(length)
-
-    async def send(self, data: bytes) -> None:
-        self.writer.write(data)
-        await self.writer.drain()
-
-    async def chunk(self, data: bytes) -> None:
-        await self.send(b"%x\r\n%s\r\n" % (len(data), data))
-
-    async def until_gone(self) -> None:
-        """Return once the client closed its side."""
-        while await self.reader.read(1024):
-            pass
-
-
-Behaviour = Callable[[Wire], Awaitable[None]]
-
-
-@asynccontextmanager
-async def server(behave: Behaviour) -> AsyncIterator[str]:
-    """Does `behave` with each request, and closes the connection after it. Gives the base URL."""
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        wire = Wire(reader, writer)
-        try:
-            await wire.receive()
-            await behave(wire)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.close()
-
-    listening = await asyncio.start_server(connected, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
-    finally:
-        listening.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def sends(*pieces: bytes) -> Behaviour:
-    async def behave(wire: Wire) -> None:
-        for piece in pieces:
-            await wire.send(piece)
-
-    return behave
-
-
-def streams(body: bytes) -> Behaviour:
-    return sends(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
 
 
 @asynccontextmanager

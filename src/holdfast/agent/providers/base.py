@@ -49,16 +49,35 @@ class UserTurn(msgspec.Struct, frozen=True, kw_only=True, tag="user"):
     attachments: tuple[Attachment, ...] = ()
 
 
-class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+ProviderMetadata = dict[str, Any]
+"""What a provider wants to get back with a piece of an answer (a signature, an id of its own), under the provider's name.
+Recorded with the part, and of use to nobody but the adapter that made it."""
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True, tag="call"):
     call_id: str
     name: str
     input: dict[str, Any]
+    metadata: ProviderMetadata | None = None
+
+
+class TextBlock(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
+    text: str
+    metadata: ProviderMetadata | None = None
+
+
+class ReasoningBlock(msgspec.Struct, frozen=True, kw_only=True, tag="reasoning"):
+    text: str
+    metadata: ProviderMetadata | None = None
 
 
 class AssistantTurn(msgspec.Struct, frozen=True, kw_only=True, tag="assistant"):
+    """`blocks` are the same once more, in the order in which the LLM said them; empty where only the text is known."""
+
     text: str = ""
     reasoning: str = ""
     calls: tuple[ToolCall, ...] = ()
+    blocks: tuple[TextBlock | ReasoningBlock | ToolCall, ...] = ()
 
 
 class ToolOutput(msgspec.Struct, frozen=True, kw_only=True, tag="tool"):
@@ -96,7 +115,20 @@ class TextChunk(msgspec.Struct, frozen=True):
 
 
 class ReasoningChunk(msgspec.Struct, frozen=True):
+    """`block` numbers the pieces of reasoning that the provider keeps apart; a chunk with another number begins another
+    part, even without a text. None: the provider does not say."""
+
     text: str
+    block: int | None = None
+
+
+class MetadataChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """What the provider wants back with something it said: the call `call_id`, or the reasoning `block`, or else the text
+    that came last. A later one replaces an earlier one."""
+
+    metadata: ProviderMetadata
+    call_id: str | None = None
+    block: int | None = None
 
 
 class ToolCallChunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +148,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     cost: float = 0.0
 
 
-Chunk = TextChunk | ReasoningChunk | ToolCallChunk | Finished
+Chunk = TextChunk | ReasoningChunk | ToolCallChunk | MetadataChunk | Finished
 
 
 class Provider(Protocol):

@@ -6,14 +6,13 @@ mention the calls; usage may come never, once or with every chunk.
 """
 
 import base64
-import binascii
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from holdfast.agent.providers.attachments import as_text, data_of
 from holdfast.agent.providers.base import (
     AssistantTurn,
     Attachment,
@@ -124,32 +123,15 @@ def _attachment(attachment: Attachment, model: Model) -> dict[str, Any]:
     """The part in which the LLM can take it; a remark in its place if it cannot."""
     can = model.capabilities.input
     mime, url = attachment.mime.lower(), attachment.url
-    name = attachment.filename or f"file of type {attachment.mime}"
     if mime.startswith("image/") and can.image:
         return {"type": "image_url", "image_url": {"url": url}}
     if mime == "application/pdf" and can.pdf:
         return {"type": "file", "file": {"filename": attachment.filename or "document.pdf", "file_data": url}}
-    data = _data_of(url)
+    data = data_of(url)
     if mime in _AUDIO_FORMATS and can.audio and data is not None:
         audio = {"data": base64.b64encode(data).decode(), "format": _AUDIO_FORMATS[mime]}
         return {"type": "input_audio", "input_audio": audio}
-    if (mime.startswith("text/") or mime == "application/json") and data is not None:
-        return _text(f"Content of {name}:\n{data.decode('utf-8', 'replace')}")
-    return _text(f"({name} is attached, but this model cannot take {attachment.mime}. Tell the user.)")
-
-
-def _data_of(url: str) -> bytes | None:
-    """What a `data:` URL holds (RFC 2397); None for any other, or a broken one."""
-    scheme, _, rest = url.partition(":")
-    head, comma, data = rest.partition(",")
-    if scheme.lower() != "data" or not comma:
-        return None
-    if not head.lower().endswith(";base64"):
-        return unquote_to_bytes(data)
-    try:
-        return base64.b64decode(unquote_to_bytes(data), validate=False)
-    except binascii.Error:
-        return None
+    return _text(as_text(attachment))
 
 
 # --- what is answered -------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from holdfast.agent.providers.base import (
     Attachment,
     ConversationItem,
     ModelRequest,
+    ReasoningBlock,
+    TextBlock,
     ToolCall,
     ToolOutput,
     ToolSpec,
@@ -155,14 +157,28 @@ def _step(step: WithParts) -> list[ConversationItem]:
     calls = [part for part in step.parts if isinstance(part, ToolPart) and not _is_incomplete(part)]
     if not (text or calls):
         return []
+    blocks = tuple(block for part in step.parts if (block := _block(part)) is not None)
     return [
         AssistantTurn(
             text=text,
             reasoning=reasoning,
-            calls=tuple(ToolCall(call_id=part.call_id, name=part.tool, input=part.state.input) for part in calls),
+            calls=tuple(block for block in blocks if isinstance(block, ToolCall)),
+            blocks=blocks,
         ),
         *(_output(part) for part in calls),
     ]
+
+
+def _block(part: Part) -> TextBlock | ReasoningBlock | ToolCall | None:
+    match part:
+        case TextPart(text=text, ignored=ignored, metadata=metadata) if text and not ignored:
+            return TextBlock(text=text, metadata=metadata)
+        case ReasoningPart(text=text, metadata=metadata):
+            return ReasoningBlock(text=text, metadata=metadata)
+        case ToolPart(call_id=call_id, tool=name, state=state, metadata=metadata) if not _is_incomplete(part):
+            return ToolCall(call_id=call_id, name=name, input=state.input, metadata=metadata)
+        case _:
+            return None
 
 
 def _is_incomplete(part: ToolPart) -> bool:

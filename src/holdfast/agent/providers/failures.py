@@ -4,16 +4,19 @@ Pure but for one look at the clock when `retry-after` names a date and the answe
 provider echoes goes through `Redact` first: no key gets into an error, a log or an event.
 """
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
 
 import msgspec
 
 from holdfast.agent.providers.base import ProviderError, ProviderFailure
+from holdfast.core.config import HARMLESS_OPTIONS, ProviderOptions
 
 BODY_CHARACTERS_MAX: Final = 8_000
 _MESSAGE_CHARACTERS_MAX: Final = 1_000
@@ -69,6 +72,18 @@ def redactor(secrets: Iterable[str]) -> Redact:
         return lambda text: text
     pattern = re.compile("|".join(re.escape(secret) for secret in known))
     return lambda text: pattern.sub("***", text)
+
+
+def secrets_of(settings: ProviderOptions, options: Mapping[str, Any], headers: Mapping[str, str]) -> list[str]:
+    """What no error may hold, of a provider's options: every text that is not known to be harmless. `headers` are what is
+    sent with each request."""
+    found = [settings.api_key or "", *(settings.query_params or {}).values()]
+    for value in headers.values():
+        found += [value, value.removeprefix("Bearer ")]
+    found += [value for name, value in options.items() if isinstance(value, str) and name not in HARMLESS_OPTIONS]
+    with contextlib.suppress(ValueError):
+        found.append(urlsplit(settings.base_url or "").password or "")
+    return found
 
 
 def refusal(

@@ -21,14 +21,12 @@ import msgspec
 from holdfast.agent.providers.base import AssistantTurn, Chunk, ModelRequest, Provider, ProviderError
 from holdfast.agent.providers.chat_completions import StreamDecoder, request_body
 from holdfast.agent.providers.connections import Connections
-from holdfast.agent.providers.failures import redactor, refusal
+from holdfast.agent.providers.failures import redactor, refusal, secrets_of
+from holdfast.agent.providers.limits import TOO_LONG, limits_of, silent_for
 from holdfast.core.catalogue import Model
 from holdfast.core.config import ProviderOptions
 from holdfast.core.errors import Invalid
 from holdfast.protocols.sse import Decoder, RemoteProtocolError
-
-SILENCE_MS: Final = 300_000
-"""How long the LLM may say nothing, unless `options.chunkTimeout` (`headerTimeout` before its first word) says another."""
 
 # After the answer only usage is to come, and after [DONE] only the end of the body, which lets the connection be used again.
 _AFTER_ANSWER_S: Final = 10.0
@@ -83,12 +81,9 @@ class OpenAICompatible:
             **({"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}),
             **own_headers,
         }
-        values = [value for text in own_headers.values() for value in (text, text.removeprefix("Bearer "))]
-        self._redact = redactor([settings.api_key or "", address.password or "", *query.values(), *values])
+        self._redact = redactor(secrets_of(settings, {}, own_headers))
         self._include_usage = settings.include_usage is not False
-        self._whole_s = _seconds(settings.timeout, None)
-        self._header_s = _seconds(settings.header_timeout, SILENCE_MS)
-        self._silence_s = _seconds(settings.chunk_timeout, SILENCE_MS)
+        self._whole_s, self._header_s, self._silence_s = limits_of(settings)
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Sequence[Chunk], None]:
         decoder = StreamDecoder(
@@ -181,9 +176,8 @@ class OpenAICompatible:
             raise self._failed(f"{self._host} does not speak HTTP as it should: {_reason(error)}") from error
         except TimeoutError as error:
             if deadline is not None and asyncio.get_running_loop().time() >= deadline:
-                raise self._failed("The model took longer than options.timeout allows.") from error
-            patience = "too long" if limit_s is None else f"{limit_s:g} seconds"
-            raise self._failed(f"The model said nothing for {patience}.") from error
+                raise self._failed(TOO_LONG) from error
+            raise self._failed(silent_for(limit_s)) from error
         except OSError as error:
             raise self._failed(f"No connection to {self._host}: {_reason(error)}") from error
 
@@ -222,11 +216,3 @@ def _http_address(text: str) -> SplitResult | None:
     except ValueError:
         return None
     return address if is_http else None
-
-
-def _seconds(milliseconds: int | bool | None, default_ms: int | None) -> float | None:
-    """None: no limit."""
-    if milliseconds is False:
-        return None
-    chosen = default_ms if milliseconds is None or milliseconds is True else milliseconds
-    return chosen / 1000 if chosen else None

@@ -62,6 +62,19 @@ or the function itself."""
 ADAPTERS: Final[Adapters] = {
     OPENAI_COMPATIBLE: "holdfast.agent.providers.openai_compatible:create",
     _DEMO: "holdfast.agent.providers.demo:create",
+    **dict.fromkeys(
+        (
+            "@ai-sdk/amazon-bedrock",
+            "@ai-sdk/anthropic",
+            "@ai-sdk/google",
+            "@ai-sdk/google-vertex",
+            "@ai-sdk/groq",
+            "@ai-sdk/mistral",
+            "@ai-sdk/openai",
+            "@openrouter/ai-sdk-provider",
+        ),
+        "holdfast.agent.providers.pydantic_ai_adapter:create",
+    ),
 }
 
 DEMO_MODEL: Final = MessageModel(provider_id="demo", model_id="demo-1")

@@ -10,7 +10,15 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from holdfast.agent.providers.base import Chunk, Finished, ReasoningChunk, TextChunk, ToolCallChunk
+from holdfast.agent.providers.base import (
+    Chunk,
+    Finished,
+    MetadataChunk,
+    ProviderMetadata,
+    ReasoningChunk,
+    TextChunk,
+    ToolCallChunk,
+)
 from holdfast.agent.tools.invalid import INVALID
 from holdfast.agent.turn import Stamp, model_done, settle
 from holdfast.core.events import Event, PartDelta, PartUpdated
@@ -42,6 +50,8 @@ class ModelOutput:
         self._info = step.info
         self._calls: dict[str, _Call] = {}
         self._open: TextPart | ReasoningPart | None = None
+        self._block: int | None = None
+        self._reasoning: dict[int, ReasoningPart] = {}
         self._grown: list[str] = []
         self.finished: Finished | None = None
         for part in step.parts:
@@ -53,9 +63,13 @@ class ModelOutput:
         for chunk in chunks:
             match chunk:
                 case TextChunk(text):
-                    self._grow(TextPart, text, events, stamp)
-                case ReasoningChunk(text):
-                    self._grow(ReasoningPart, text, events, stamp)
+                    if text:
+                        self._grow(TextPart, text, None, events, stamp)
+                case ReasoningChunk(text, block):
+                    if text or block is not None:
+                        self._grow(ReasoningPart, text, block, events, stamp)
+                case MetadataChunk():
+                    self._describe(chunk, events, stamp)
                 case ToolCallChunk():
                     self._call(chunk, events, stamp)
                 case Finished():
@@ -74,11 +88,17 @@ class ModelOutput:
         reason = "tool-calls" if self._calls else self.finished.reason
         return events, model_done(self._info, reason, self.finished.tokens, self.finished.cost)
 
-    def _grow(self, kind: type[TextPart] | type[ReasoningPart], text: str, events: list[Event], stamp: Stamp) -> None:
-        if not text:
-            return
-        if not isinstance(self._open, kind):
+    def _grow(
+        self,
+        kind: type[TextPart] | type[ReasoningPart],
+        text: str,
+        block: int | None,
+        events: list[Event],
+        stamp: Stamp,
+    ) -> None:
+        if not isinstance(self._open, kind) or self._block != block:
             self._close_open(events, stamp)
+            self._block = block
             self._open = kind(
                 id=stamp.new_id("prt"),
                 session_id=self._info.session_id,
@@ -87,6 +107,8 @@ class ModelOutput:
                 time=PartTime(start=stamp.now),
             )
             events.append(PartUpdated(session_id=self._info.session_id, part=self._open, time=stamp.now))
+        if not text:
+            return
         self._grown.append(text)
         events.append(
             PartDelta(
@@ -114,12 +136,33 @@ class ModelOutput:
             events.append(PartUpdated(session_id=part.session_id, part=part, time=stamp.now))
         call.arguments.append(chunk.arguments)
 
+    def _describe(self, chunk: MetadataChunk, events: list[Event], stamp: Stamp) -> None:
+        """What is open gets it when it is closed; a block that is closed already, at once."""
+        if chunk.call_id is not None:
+            if (call := self._calls.get(chunk.call_id)) is not None:
+                call.part = replace(call.part, metadata=_with(call.part.metadata, chunk.metadata))
+        elif chunk.block is None:
+            if isinstance(self._open, TextPart):
+                self._open = replace(self._open, metadata=_with(self._open.metadata, chunk.metadata))
+        elif isinstance(self._open, ReasoningPart) and self._block == chunk.block:
+            self._open = replace(self._open, metadata=_with(self._open.metadata, chunk.metadata))
+        elif (closed := self._reasoning.get(chunk.block)) is not None:
+            part = replace(closed, metadata=_with(closed.metadata, chunk.metadata))
+            self._reasoning[chunk.block] = part
+            events.append(PartUpdated(session_id=part.session_id, part=part, time=stamp.now))
+
     def _close_open(self, events: list[Event], stamp: Stamp) -> None:
         if self._open is not None:
             part = settle(replace(self._open, text=self._open.text + "".join(self._grown)), stamp.now)
             events.append(PartUpdated(session_id=part.session_id, part=part, time=stamp.now))
+            if isinstance(part, ReasoningPart) and self._block is not None:
+                self._reasoning[self._block] = part
             self._open = None
             self._grown.clear()
+
+
+def _with(known: dict[str, Any] | None, more: ProviderMetadata) -> dict[str, Any]:
+    return {**(known or {}), **more}
 
 
 def _complete(call: _Call) -> ToolPart:
