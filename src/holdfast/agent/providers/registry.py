@@ -59,8 +59,19 @@ Adapters = Mapping[str, str | AdapterFactory]
 """The package that `npm` names in `opencode.json` stands for a wire format. → `module:function`, imported when first used,
 or the function itself."""
 
+OPENAI_SHAPED: Final[Mapping[str, str]] = {
+    "@ai-sdk/cerebras": "https://api.cerebras.ai/v1",
+    "@ai-sdk/deepinfra": "https://api.deepinfra.com/v1/openai",
+    "@ai-sdk/deepseek": "https://api.deepseek.com",
+    "@ai-sdk/fireworks": "https://api.fireworks.ai/inference/v1",
+    "@ai-sdk/perplexity": "https://api.perplexity.ai",
+    "@ai-sdk/togetherai": "https://api.together.xyz/v1",
+    "@ai-sdk/xai": "https://api.x.ai/v1",
+}
+"""Packages that speak OpenAI's chat completions at an address of their own."""
+
 ADAPTERS: Final[Adapters] = {
-    OPENAI_COMPATIBLE: "holdfast.agent.providers.openai_compatible:create",
+    **dict.fromkeys((OPENAI_COMPATIBLE, *OPENAI_SHAPED), "holdfast.agent.providers.openai_compatible:create"),
     _DEMO: "holdfast.agent.providers.demo:create",
     **dict.fromkeys(
         (
@@ -184,8 +195,9 @@ class ProviderRegistry:
         if factory is None:
             raise UnsupportedProvider(
                 f'Provider "{model.provider_id}" needs "{model.api.npm}", which is not supported. '
-                f"Supported: {OPENAI_COMPATIBLE}.",
-                hint='Most providers also speak that: set "npm" and options.baseURL of the provider in opencode.json.',
+                f"Supported: {', '.join(sorted(npm for npm in self._factories if npm.startswith('@') and npm != _DEMO))}.",
+                hint=f'Most providers also speak that of "{OPENAI_COMPATIBLE}": set "npm" and options.baseURL of the '
+                "provider in opencode.json.",
             )
         if isinstance(factory, str):
             module, _, function = factory.partition(":")
@@ -197,7 +209,7 @@ class ProviderRegistry:
         options = dict(settings.options or {})
         if not options.get("apiKey"):
             options["apiKey"] = next((key for name in settings.env or () if (key := self._environ.get(name))), None)
-        address = options.get("baseURL") or model.api.url
+        address = options.get("baseURL") or model.api.url or OPENAI_SHAPED.get(model.api.npm)
         if isinstance(address, str):
             options["baseURL"] = re.sub(r"\$\{([^}]+)\}", lambda found: self._environ.get(found[1], found[0]), address)
         return options
