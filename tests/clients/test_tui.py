@@ -60,3 +60,15 @@ async def test_it_heals_after_the_server_was_killed_in_the_middle_of_a_turn(
         await arena.kill()
         await arena.start()
         await asyncio.to_thread(tui.wait_for, Answered(tokens=150))
+
+
+async def test_it_obeys_who_controls_it_from_outside(arena: Arena, opencode: Path, tmp_path: Path) -> None:
+    """A program next to it types a prompt, sends it off, and shows a message."""
+    with attach(opencode, arena, tmp_path / "home") as tui:
+        await asyncio.to_thread(tui.wait_for, PLACEHOLDER)
+        await arena.call("POST", "/tui/append-prompt", {"text": "hello [[tokens=20]]"})
+        await asyncio.to_thread(tui.wait_for, "hello [[tokens=20]]")
+        await arena.call("POST", "/tui/submit-prompt")
+        await asyncio.to_thread(tui.wait_for, Answered(tokens=20))
+        await arena.call("POST", "/tui/show-toast", {"message": "Look here", "variant": "info", "duration": 60_000})
+        await asyncio.to_thread(tui.wait_for, "Look here")

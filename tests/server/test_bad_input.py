@@ -18,6 +18,11 @@ BODY_ROUTES = [
     ("POST", "/permission/per_x/reply"),
     ("POST", "/question/que_x/reply"),
     ("POST", "/session/{session}/permissions/per_x"),
+    ("PATCH", "/config"),
+    ("PATCH", "/global/config"),
+    ("POST", "/log"),
+    ("POST", "/tui/append-prompt"),
+    ("POST", "/tui/publish"),
 ]
 EVERYWHERE = b'{"title":"%b","parts":[{"type":"text","text":"%b"}],"reply":"%b","answers":[["%b"]],"response":"%b"}'
 NOT_JSON = {

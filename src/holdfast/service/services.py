@@ -20,6 +20,7 @@ from holdfast.service.projects import Locations, ProjectService
 from holdfast.service.pty import PtyService
 from holdfast.service.requests import RequestService
 from holdfast.service.sessions import SessionService
+from holdfast.service.sync import SyncService
 from holdfast.service.transfer import TransferService
 from holdfast.service.turns import TurnService
 from holdfast.service.vcs import VcsService
@@ -43,6 +44,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     ptys: PtyService
     offers: OfferService
     config_changes: ConfigChanges
+    sync: SyncService
 
 
 def make_services(
@@ -92,4 +94,5 @@ def make_services(
         ptys=ptys,
         offers=offers,
         config_changes=config_changes,
+        sync=SyncService(store),
     )

@@ -27,3 +27,16 @@ async def test_there_are_no_accounts_and_no_workspaces(server: Server):
     }
 
     assert {route: (await server.api.get(f"/experimental/{route}")).json() for route in expected} == expected
+
+
+async def test_no_language_server_and_no_formatter_runs(server: Server):
+    assert (await server.api.get("/lsp")).json() == []
+    assert (await server.api.get("/formatter")).json() == []
+
+
+async def test_no_subagent_goes_on_in_the_background(server: Server):
+    session = await server.session()
+
+    assert (await server.api.post(f"/experimental/session/{session}/background")).json() is False
+    assert (await server.api.post("/experimental/session/ses_none/background")).status_code == 404
+    assert (await server.api.post("/experimental/session/none/background")).status_code == 400

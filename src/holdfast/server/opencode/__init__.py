@@ -16,8 +16,11 @@ from holdfast.server.opencode.pty import PtySockets, pty_routes
 from holdfast.server.opencode.requests import request_routes
 from holdfast.server.opencode.second_api import second_api_routes
 from holdfast.server.opencode.sessions import session_routes
+from holdfast.server.opencode.sync import sync_routes
 from holdfast.server.opencode.transfer import transfer_routes
+from holdfast.server.opencode.tui import TuiControl, tui_routes
 from holdfast.server.opencode.unserved import unserved
+from holdfast.server.opencode.upkeep import upkeep_routes
 from holdfast.server.opencode.vcs import vcs_routes
 from holdfast.service.services import Services
 
@@ -36,7 +39,10 @@ def typed_routes(services: Services, streams: EventStreams) -> Sequence[HTTPRout
         *file_routes(services.files),
         *vcs_routes(services.vcs, services.instances, services.projects, streams.announce_disposed),
         *pty_routes(services.ptys),
-        *experimental_routes(services.offers),
+        *experimental_routes(services.offers, services.sessions),
+        *upkeep_routes(),
+        *tui_routes(services.sessions, TuiControl(streams.announce)),
+        *sync_routes(services.sync),
         *second_api_routes(services.offers),
     ]
 

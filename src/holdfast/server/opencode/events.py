@@ -143,13 +143,17 @@ class EventStreams:
             elif own in (None, directory):
                 self._tell(connection, self._unrecorded("server.instance.disposed", {"directory": directory}))
 
-    def announce_pty(self, directory: str, event: PtyEvent) -> None:
-        """Tell those who follow the directory what happened to a terminal."""
+    def announce(self, directory: str, kind: str, properties: bytes) -> None:
+        """Tell those who follow the directory something that is not recorded; `properties` is JSON."""
         instance = self._instances.opened(directory)
-        data = self._event(event.type, to_json(event))
+        data = self._event(kind, properties)
         for connection in tuple(self._open):
             if connection.about in (ALL, DirectoryScope(directory)):
                 self._tell(connection, data, directory, instance.place.id if instance else "")
+
+    def announce_pty(self, directory: str, event: PtyEvent) -> None:
+        """Tell those who follow the directory what happened to a terminal."""
+        self.announce(directory, event.type, to_json(event))
 
     def _tell(self, connection: "_Connection", event: bytes, directory: str = "", project_id: str = "") -> None:
         """Without waiting: a reader that takes nothing must hold up nobody."""

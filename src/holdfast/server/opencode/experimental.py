@@ -4,17 +4,19 @@ Of console accounts and remote workspaces there are none; language servers and f
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from litestar import Response, get
+from litestar import Response, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import QueryParameter
 
 from holdfast.core.catalogue import SkillInfo, ToolInfo
 from holdfast.core.wire import Wire
 from holdfast.server.bodies import answer
-from holdfast.server.opencode.parameters import InstanceOfRequest, documented
+from holdfast.server.opencode.parameters import InstanceOfRequest, SessionId, documented
+from holdfast.server.opencode.sessions import NO_SESSION
 from holdfast.service.offers import OfferService
+from holdfast.service.sessions import SessionService
 
 
 class ExperimentalCapabilities(Wire):
@@ -44,12 +46,16 @@ class Workspace(Wire):
     id: str
     type: str
     name: str
+    branch: str | None = None
+    directory: str | None = None
+    extra: Any = None
     project_id: str
+    time_used: float
 
 
 class WorkspaceStatus(Wire):
     workspace_id: str
-    status: str
+    status: Literal["connected", "connecting", "disconnected", "error"]
 
 
 class WorkspaceAdapter(Wire):
@@ -58,7 +64,20 @@ class WorkspaceAdapter(Wire):
     description: str
 
 
-def experimental_routes(offers: OfferService) -> Sequence[HTTPRouteHandler]:
+class LanguageServer(Wire):
+    id: str
+    name: str
+    root: str
+    status: Literal["connected", "error"]
+
+
+class Formatter(Wire):
+    name: str
+    extensions: tuple[str, ...]
+    enabled: bool
+
+
+def experimental_routes(offers: OfferService, sessions: SessionService) -> Sequence[HTTPRouteHandler]:
     @get("/skill", summary="Skills", **documented(list[SkillInfo]))
     async def skills(instance: InstanceOfRequest) -> Response[bytes]:
         return answer(await offers.skills(instance))
@@ -91,6 +110,23 @@ def experimental_routes(offers: OfferService) -> Sequence[HTTPRouteHandler]:
     async def console_orgs(instance: InstanceOfRequest) -> Response[bytes]:
         return answer(ConsoleOrgs(orgs=()))
 
+    @get("/lsp", summary="Language servers that run: none", **documented(list[LanguageServer]))
+    async def language_servers(instance: InstanceOfRequest) -> Response[bytes]:
+        return answer(())
+
+    @get("/formatter", summary="Formatters: none", **documented(list[Formatter]))
+    async def formatters(instance: InstanceOfRequest) -> Response[bytes]:
+        return answer(())
+
+    @post(
+        "/experimental/session/{sessionID:str}/background",
+        summary="Let running subagents go on in the background",
+        **documented(bool, "Whether one does: false, as they run in the foreground only.", missing=NO_SESSION),
+    )
+    async def background(session_id: SessionId) -> Response[bytes]:
+        await sessions.get(session_id)
+        return answer(False)
+
     @get("/experimental/workspace", summary="Remote workspaces: none", **documented(list[Workspace]))
     async def workspaces(instance: InstanceOfRequest) -> Response[bytes]:
         return answer(())
@@ -114,6 +150,9 @@ def experimental_routes(offers: OfferService) -> Sequence[HTTPRouteHandler]:
         capabilities,
         console,
         console_orgs,
+        language_servers,
+        formatters,
+        background,
         workspaces,
         workspace_status,
         workspace_adapters,
