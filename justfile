@@ -41,6 +41,10 @@ torture N: ready
 bench *ARGS: ready
     python bench/run.py {{ ARGS }}
 
+# Compare Durable Streams with the Node reference, in about seven minutes
+bench-streams *ARGS: ready
+    python -m bench.streams.run {{ ARGS }}
+
 # Pin dependencies again after a change of pyproject.toml or package.json; `just lock --upgrade` takes new versions
 lock *ARGS:
     scripts/lock {{ ARGS }}

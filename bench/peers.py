@@ -37,7 +37,7 @@ def installed_opencode() -> Path | None:
 def model_server(directory: Path) -> Iterator[str]:
     """Runs beside the measuring process, so that they do not slow each other. Yields its base URL."""
     command = [sys.executable, "-m", "holdfast.testing.model_server", "--port", "0"]
-    with ServerProcess(command, cwd=directory, log=directory / "model.log") as process:
+    with ServerProcess(command, cwd=directory, log=directory / "model.log", dies_with_us=True) as process:
         yield process.url
 
 
@@ -46,7 +46,9 @@ def opencode(binary: Path, directory: Path, model_url: str) -> Peer:
     directory.mkdir(parents=True)
     command = [str(binary), "serve", "--hostname", "127.0.0.1", "--port", str(free_port())]
     work = _work_directory(directory, model_url)
-    process = ServerProcess(command, cwd=work, env=opencode_environment(directory), log=directory / "server.log")
+    process = ServerProcess(
+        command, cwd=work, env=opencode_environment(directory), log=directory / "server.log", dies_with_us=True
+    )
     return Peer("OpenCode", False, process)
 
 
@@ -54,7 +56,7 @@ def holdfast(directory: Path, model_url: str) -> Peer:
     directory.mkdir(parents=True)
     command = holdfast_command("serve", "--port", str(free_port()), "--data", str(directory / "data"))
     work = _work_directory(directory, model_url)
-    return Peer("Holdfast", True, ServerProcess(command, cwd=work, log=directory / "server.log"))
+    return Peer("Holdfast", True, ServerProcess(command, cwd=work, log=directory / "server.log", dies_with_us=True))
 
 
 def _work_directory(directory: Path, model_url: str) -> Path:

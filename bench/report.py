@@ -75,7 +75,7 @@ def table(results: Results) -> str:
             continue
         verdict = line.met(statistics.median(theirs) if theirs else None, statistics.median(ours)) if ours else None
         met = {None: "", True: "yes", False: "**no**"}[verdict]
-        cells = [line.label, _spread(theirs, line.unit), _spread(ours, line.unit), _ratio(line, theirs, ours)]
+        cells = [line.label, spread(theirs, line.unit), spread(ours, line.unit), _ratio(line, theirs, ours)]
         rows.append("| " + " | ".join([*cells, line.target(), met]) + " |")
     return "\n".join(rows)
 
@@ -93,13 +93,13 @@ def missed(results: Results) -> list[Line]:
     ]
 
 
-def _spread(values: Sequence[float] | None, unit: str) -> str:
+def spread(values: Sequence[float] | None, unit: str) -> str:
     """`median (lowest–highest) unit`"""
     if not values:
         return ""
-    low, high = _number(min(values)), _number(max(values))
+    low, high = number(min(values)), number(max(values))
     spread = "" if low == high else f" ({low}–{high})"
-    return f"{_number(statistics.median(values))}{spread} {unit}".strip()
+    return f"{number(statistics.median(values))}{spread} {unit}".strip()
 
 
 def _ratio(line: Line, theirs: Sequence[float] | None, ours: Sequence[float] | None) -> str:
@@ -112,7 +112,7 @@ def _ratio(line: Line, theirs: Sequence[float] | None, ours: Sequence[float] | N
     return f"{us / them:.1f}x" if them and us else ""
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     if value >= 100 or value == int(value):
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -11,9 +11,7 @@ import argparse
 import contextlib
 import json
 import os
-import platform
-import statistics
-import subprocess
+import signal
 import sys
 import tempfile
 import time
@@ -21,10 +19,11 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+import machine
 import report
 import rows
 from client import Server
-from peers import ROOT, Peer, holdfast, installed_opencode, model_server, opencode
+from peers import Peer, holdfast, installed_opencode, model_server, opencode
 
 MakePeer = Callable[[Path], Peer]
 HERE = Path(__file__).resolve().parent
@@ -32,10 +31,11 @@ HERE = Path(__file__).resolve().parent
 
 def main() -> None:
     options = parse_options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are ended, too
     began = time.time()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="holdfast-bench-") as directory:
-        fsync_ms = measure_fsync(Path(directory))
+        fsync_ms = machine.measure_fsync(Path(directory))
         results = measure(Path(directory), options)
     print(report.table(results))
     if options.only or options.peer:
@@ -86,18 +86,6 @@ def measure(directory: Path, options: argparse.Namespace) -> dict[str, dict[str,
     return results
 
 
-def measure_fsync(directory: Path) -> float:
-    """How long the disk takes to make 4 KB durable (ms, median of 500): less a single commit cannot take."""
-    times: list[float] = []
-    with (directory / "fsync").open("wb", buffering=0) as file:
-        for _ in range(500):
-            began = time.perf_counter()
-            file.write(b"x" * 4096)
-            os.fsync(file.fileno())
-            times.append(time.perf_counter() - began)
-    return statistics.median(times) * 1e3
-
-
 def record(results: dict[str, list[float]], numbers: rows.Numbers) -> None:
     for name, value in numbers.items():
         results[name].append(round(value, 4))
@@ -112,30 +100,12 @@ def say(count: int, peer: str, row: str, numbers: rows.Numbers) -> None:
 
 
 def describe_run(options: argparse.Namespace, *, load: float, began: float, fsync_ms: float) -> dict[str, str]:
-    cpu = next(
-        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?"
-    )
-    memory_kb = next(int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal"))
     return {
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(began)),
-        "took": f"{(time.time() - began) / 60:.0f} minutes",
-        "machine": f"{os.cpu_count()} cores ({cpu}), {memory_kb / 1024 / 1024:.0f} GB",
-        "disk": f"4 KB written and fsynced in {fsync_ms:.2f} ms",
-        "load": f"{load:.1f} before the run, {os.getloadavg()[0]:.1f} at its end (1 or 2 of it is the benchmark's own)",
-        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        "holdfast": f"commit {_output('git', '-C', str(ROOT), 'describe', '--always', '--dirty')}",
-        "opencode": _output(str(options.opencode), "--version"),
+        **machine.describe(load=load, began=began, fsync_ms=fsync_ms),
+        "opencode": machine.output(str(options.opencode), "--version"),
         "command": f"python bench/run.py --rounds {options.rounds}",
         "rounds": str(options.rounds),
     }
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines()
-
-
-def _output(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def document(facts: dict[str, str], results: report.Results) -> str:

@@ -6,6 +6,7 @@ stock OpenCode server among them. The process gets its own process group; only t
 """
 
 import contextlib
+import ctypes
 import os
 import random
 import re
@@ -31,10 +32,20 @@ class ServerProcess:
     """`with ServerProcess([...], cwd=..., log=...) as server:` starts it, and kills it at the end if it still runs.
 
     `url` and `pid` are those of the running process; `start_seconds` is how long the last start took, from the start of
-    the process until it listened."""
+    the process until it listened. `dies_with_us`: also when this process is killed and cannot end it (Linux only, and
+    for servers that the main thread starts)."""
 
-    def __init__(self, command: Sequence[str], *, cwd: Path, log: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        dies_with_us: bool = False,
+    ) -> None:
         self.command = list(command)
+        self._prepare = die_with_parent if dies_with_us and sys.platform == "linux" else None
         self.cwd = cwd
         self.log = log
         self.env = dict(env) if env is not None else None
@@ -73,6 +84,7 @@ class ServerProcess:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=self._prepare,
             )
         try:
             self.url = self._wait_for_url(began + timeout)
@@ -118,6 +130,16 @@ class ServerProcess:
         if process.stdout is not None:
             process.stdout.close()
         return code
+
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def die_with_parent() -> None:
+    """Between fork and exec: the kernel ends this process when the thread that started it is gone."""
+    assert _libc is not None
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def holdfast_command(*arguments: str) -> list[str]:

@@ -139,6 +139,7 @@ class Streams:
             info.time.updated,
         )
         stream = Stream(self._database.last_insert_rowid, info.id, info.directory, info.project_id)
+        stream.rows[SESSION] = None  # known, so not asked for
         self._cached[info.id] = stream
         return stream
 
