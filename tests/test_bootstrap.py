@@ -1,6 +1,7 @@
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,15 @@ from typing import Any
 import httpx
 import pytest
 
-from holdfast.bootstrap import Settings, open_application, serve
+from holdfast.bootstrap import Application, Settings, open_application, serve
 from holdfast.core.codec import type_of
 from holdfast.core.errors import Denied, StorageError, StorageLocked, Unavailable
 from holdfast.core.offsets import BEGINNING
 from holdfast.core.store import ALL
 from holdfast.storage.sqlite import SqliteStore
 from holdfast.testing.scripted_provider import Stall, text
+from holdfast.testing.store_conformance import StoreClock
+from holdfast.testing.stories import Story
 from tests.server.harness import Server, texts
 
 
@@ -91,6 +94,45 @@ async def test_an_address_that_is_taken_is_an_error_that_names_it(tmp_path: Path
     port = int(url.rpartition(":")[2])
     with pytest.raises(Unavailable, match=str(port)):
         await started(Settings(data=None, directory=tmp_path, port=port))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_server_that_cannot_have_its_address_takes_up_no_turn(tmp_path: Path):
+    """It would begin a turn, and then stop in the middle of it; with a supervisor that starts it again, for ever."""
+    data = tmp_path / "data"
+    story = Story()
+    store = await SqliteStore.open(data, now_ms=StoreClock(), entropy=os.urandom)
+    await store.append(story.id, story.prompted())
+    head = store.head()
+    await store.close()
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(Unavailable):
+        await started(Settings(data=data, directory=tmp_path, port=other.getsockname()[1]))
+
+    store = await SqliteStore.open(data, now_ms=StoreClock(), entropy=os.urandom)
+    assert store.head() == head
+    await store.close()
+
+
+async def test_whoever_comes_while_a_server_starts_is_served_when_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+    early: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    start = Application.start
+
+    async def start_late(self: Application) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /global/health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        early.append((reader, writer))
+        await start(self)
+
+    monkeypatch.setattr(Application, "start", start_late)
+    task, _ = await started(Settings(data=None, directory=tmp_path, port=port))
+
+    assert b'"healthy":true' in await early[0][0].read()
+    early[0][1].close()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 

@@ -31,7 +31,7 @@ from holdfast.core.store import SessionStore
 from holdfast.server.aisdk import ChatStreams
 from holdfast.server.app import BODY_BYTES_MAX, HEARTBEAT_SECONDS, ServerOptions, create_app
 from holdfast.server.auth import USERNAME, Gate, check_binding, checked_origins, is_loopback
-from holdfast.server.listener import Listener
+from holdfast.server.listener import Listener, bind
 from holdfast.server.streams import StreamFace, StreamOptions, Wording, key_id
 from holdfast.service.config import Configuration, config_directory
 from holdfast.service.config_changes import ConfigChanges
@@ -241,8 +241,7 @@ async def open_store(
 @contextlib.asynccontextmanager
 async def open_application(settings: Settings) -> AsyncGenerator[Application, None]:
     """A running server, to be reached through `.asgi`. Raises StorageError, Denied (an unsafe setting)."""
-    check_binding(settings.host, settings.password)
-    checked_origins(settings.cors)
+    _check(settings)
     loop = asyncio.get_running_loop()
     failed: asyncio.Future[StorageError] = loop.create_future()
 
@@ -269,12 +268,17 @@ async def open_application(settings: Settings) -> AsyncGenerator[Application, No
 async def serve(settings: Settings, *, listening: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT; a second one ends the process at once. `listening` is told the URL once requests are served.
 
+    The address comes first: a server that cannot have it must not have taken up any turn, nor even opened the store.
+
     Raises Unavailable if the address cannot be had, Denied for an unsafe setting, StorageError if the store cannot be used
     or cannot go on."""
-    async with (
-        open_application(settings) as application,
-        Listener(application.asgi, settings.host, settings.port, stopping=application.stop) as listener,
-    ):
+    _check(settings)
+    async with contextlib.AsyncExitStack() as opened:
+        bound = opened.enter_context(bind(settings.host, settings.port))
+        application = await opened.enter_async_context(open_application(settings))
+        listener = await opened.enter_async_context(
+            Listener(application.asgi, settings.host, settings.port, stopping=application.stop, bound=bound)
+        )
         asked = asyncio.Event()
 
         def stop(number: signal.Signals) -> None:
@@ -291,6 +295,12 @@ async def serve(settings: Settings, *, listening: Callable[[str], None]) -> None
         waiting.cancel()
     if application.failed.done():
         raise application.failed.result()
+
+
+def _check(settings: Settings) -> None:
+    """Raises Denied for an unsafe setting."""
+    check_binding(settings.host, settings.password)
+    checked_origins(settings.cors)
 
 
 def _state_directory(settings: Settings) -> Path:

@@ -1,6 +1,7 @@
 """What the SQLite backend says about a data directory that it cannot use, and what it keeps its hands off."""
 
 import asyncio
+import fcntl
 import os
 import re
 import sqlite3
@@ -17,7 +18,8 @@ import pytest
 from holdfast.core.errors import StorageError, StorageLocked
 from holdfast.core.offsets import BEGINNING
 from holdfast.core.store import ALL, SessionQuery
-from holdfast.storage.sqlite import SqliteStore, writer
+from holdfast.storage.sqlite import SqliteStore, holder, writer
+from holdfast.storage.sqlite import files as data_files
 from holdfast.storage.sqlite.database import Database
 from holdfast.storage.sqlite.files import WAL_BYTES_MAX
 from holdfast.testing.store_conformance import StoreClock
@@ -259,8 +261,6 @@ async def test_all_migrations_together_give_the_schema_that_is_written_down(dire
 async def test_a_migration_that_fails_leaves_the_database_as_it_was(
     used: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from holdfast.storage.sqlite import files as data_files
-
     good = data_files.migrations()
     monkeypatch.setattr(data_files, "migrations", lambda: (*good, "CREATE TABLE new (a); CREATE TABLE record (b);"))
     error = await refusal(used)
@@ -276,8 +276,6 @@ async def test_a_migration_that_fails_leaves_the_database_as_it_was(
 
 
 async def test_a_newer_version_brings_the_schema_up_to_date(used: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from holdfast.storage.sqlite import files as data_files
-
     good = data_files.migrations()
     monkeypatch.setattr(
         data_files, "migrations", lambda: (*good, "CREATE TABLE second (a);", "CREATE TABLE third (a);")
@@ -292,6 +290,29 @@ async def test_a_newer_version_brings_the_schema_up_to_date(used: Path, monkeypa
     monkeypatch.undo()
 
     assert "newer" in (await refusal(used)).message
+
+
+async def test_whoever_looks_who_has_the_directory_is_not_in_a_starting_servers_way(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await open_and_close(directory)
+    looking = os.open(directory / "holdfast.lock", os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    tried: list[float] = []
+
+    def goes_away(seconds: float) -> None:
+        tried.append(seconds)
+        if len(tried) == 3:
+            os.close(looking)
+
+    monkeypatch.setattr(data_files.time, "sleep", goes_away)
+    store = await open_store(directory)
+    assert len(tried) == 3
+    assert holder(directory) == str(os.getpid())
+    assert "Another Holdfast" in (await refusal(directory)).message
+    assert len(tried) == 3, "a server is told at once"
+    await store.close()
+    assert holder(directory) is None
 
 
 # --- the write-ahead log

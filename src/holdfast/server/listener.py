@@ -20,20 +20,28 @@ _SOCKET_FRAME_BYTES_MAX: Final = 1 << 20
 
 class Listener:
     """`async with Listener(app, host, port, stopping=…) as listener:` serves at `listener.url`. `stopping` is called when
-    it stops, after new connections are refused and while answers that are under way are finished."""
+    it stops, after new connections are refused and while answers that are under way are finished. `bound` is a socket
+    that has the address already."""
 
     def __init__(
-        self, app: App, host: str, port: int, *, stopping: Callable[[], Awaitable[None]] | None = None
+        self,
+        app: App,
+        host: str,
+        port: int,
+        *,
+        stopping: Callable[[], Awaitable[None]] | None = None,
+        bound: socket.socket | None = None,
     ) -> None:
         self._app = app
         self._host = host
         self._port = port
         self._stopping = stopping
+        self._bound = bound
         self.url = ""
 
     async def __aenter__(self) -> Self:
         """Raises Unavailable if the address cannot be had."""
-        self._socket = _listen(self._host, self._port)
+        self._socket = self._bound or bind(self._host, self._port)
         host = f"[{self._host}]" if ":" in self._host else self._host
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
@@ -91,13 +99,16 @@ class _Server(uvicorn.Server):
             await stopping
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
+    """Have the address: whoever connects from now on waits until somebody serves. Raises Unavailable if another program has
+    it."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(address)
+            listening.listen(_BACKLOG)  # a bound socket alone would let another program bind the same
         except BaseException:
             listening.close()
             raise

@@ -3,19 +3,18 @@
 The name is the same for every clone and every work tree of a repository, and stays when the directory moves.
 """
 
-import asyncio
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 from msgspec.structs import replace
 
+from holdfast.agent.git import Git
 from holdfast.core.catalogue import Project, ProjectSummary, ProjectTime
 from holdfast.core.clock import Clock
-from holdfast.core.errors import Invalid, NotFound
+from holdfast.core.errors import Invalid, NotFound, Unavailable
 from holdfast.core.store import SessionStore
 
 GLOBAL: Final = "global"
@@ -81,26 +80,13 @@ async def find_place(directory: str) -> Place:
 
 
 async def _first_commit(worktree: str) -> str | None:
-    git = shutil.which("git")
-    if git is None:
-        return None
-    process = await asyncio.create_subprocess_exec(
-        git,
-        *("-C", worktree, "rev-list", "--max-parents=0", "HEAD"),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
+    git = Git(directory=worktree)
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), _GIT_SECONDS_MAX)
-    except TimeoutError:
+        ended = await git.run("rev-list", "--max-parents=0", "HEAD", accept=range(256), seconds_max=_GIT_SECONDS_MAX)
+    except Unavailable:  # no git, or it takes too long
         return None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    commits = sorted(output.decode("ascii", "replace").split())
-    return commits[0] if process.returncode == 0 and commits and _COMMIT.fullmatch(commits[0]) else None
+    commits = sorted(ended.output.decode("ascii", "replace").split())
+    return commits[0] if ended.status == 0 and commits and _COMMIT.fullmatch(commits[0]) else None
 
 
 class ProjectService:

@@ -11,13 +11,13 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-
 from holdfast.core.subscriptions import WebhookUrlRejected
+
+if TYPE_CHECKING:
+    from holdfast.service.webhook_calls import Calls
 
 TIMEOUT_SECONDS: Final = 30
 ANSWER_BYTES_MAX: Final = 64 << 10
@@ -78,7 +78,7 @@ def is_public(address: str | ipaddress.IPv4Address | ipaddress.IPv6Address) -> b
 class Webhooks:
     def __init__(self, *, allow_local: bool) -> None:
         self.allow_local = allow_local
-        self._session: aiohttp.ClientSession | None = None
+        self._calls: Calls | None = None
 
     async def check(self, url: str) -> None:
         """Raises WebhookUrlRejected."""
@@ -87,54 +87,33 @@ class Webhooks:
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> WebhookAnswer:
         """Raises WebhookFailed for anything but a 2xx in time."""
+        from holdfast.service import webhook_calls
+
+        if self._calls is None:
+            self._calls = webhook_calls.Calls(self._may_reach, seconds_max=TIMEOUT_SECONDS, bytes_max=ANSWER_BYTES_MAX)
         try:
             for _ in range(REDIRECTS_MAX + 1):
                 check_url(url, allow_local=self.allow_local)
-                async with self._client(url).post(url, data=body, headers=headers, allow_redirects=False) as response:
-                    if response.status in (307, 308) and "location" in response.headers:
-                        url = urljoin(url, response.headers["location"])
-                        continue
-                    if not 200 <= response.status < 300:
-                        raise WebhookFailed(f"It answered {response.status}.")
-                    return WebhookAnswer(response.status, await response.content.read(ANSWER_BYTES_MAX))
+                reply = await self._calls.post(url, body, headers)
+                if reply.location is not None:
+                    url = urljoin(url, reply.location)
+                    continue
+                if not 200 <= reply.status < 300:
+                    raise WebhookFailed(f"It answered {reply.status}.")
+                return WebhookAnswer(reply.status, reply.body)
         except WebhookUrlRejected as error:
             raise WebhookFailed(error.message) from None
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            raise WebhookFailed(f"It could not be reached: {type(error).__name__}.") from error
+        except (webhook_calls.Unreachable, ValueError) as error:
+            reason = str(error) if isinstance(error, webhook_calls.Unreachable) else type(error).__name__
+            raise WebhookFailed(f"It could not be reached: {reason}.") from error
         raise WebhookFailed("Too many redirects.")
 
-    def _client(self, url: str) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(resolver=_PublicResolver(self.allow_local), limit=64),
-                timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-            )
-        return self._session
+    def _may_reach(self, host: str, address: str) -> bool:
+        return (self.allow_local and _is_local(host.lower())) or is_public(address)
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-
-
-class _PublicResolver(AbstractResolver):
-    def __init__(self, allow_local: bool) -> None:
-        self._allow_local = allow_local
-        self._resolver = aiohttp.ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        found = await self._resolver.resolve(host, port, family)
-        if not (self._allow_local and _is_local(host.lower())):
-            found = [result for result in found if is_public(result["host"])]
-        if not found:
-            raise OSError(f"{host} has no public address")
-        return found
-
-    async def close(self) -> None:
-        await self._resolver.close()
+        if self._calls is not None:
+            await self._calls.close()
 
 
 def _split(url: str) -> SplitResult:

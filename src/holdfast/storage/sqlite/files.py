@@ -10,6 +10,7 @@ Rules
 import fcntl
 import os
 import re
+import time
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -23,6 +24,9 @@ DATABASE_NAME: Final = "holdfast.db"
 LOCK_NAME: Final = "holdfast.lock"
 
 APPLICATION_ID: Final = 0x486F6C64  # "Hold": marks the file as ours, in the place that SQLite has for that
+_TRIES_MAX: Final = 100
+_TRY_SECONDS: Final = 0.01
+
 WAL_BYTES_MAX: Final = 16 << 20
 """The write-ahead log is cut back to this when it starts over, after something (a long read) made it grow."""
 
@@ -43,20 +47,38 @@ class DirectoryLock:
             raise
 
     def _take(self, directory: Path) -> None:
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._has_taken():
             holder = os.pread(self._fd, 32, 0).decode(errors="replace").strip()
             raise StorageLocked(
                 f"Another Holdfast uses the data directory {directory}" + (f" (process {holder})." if holder else "."),
                 hint="Stop that one first, or choose another directory with --data.",
-            ) from None
+            )
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def _has_taken(self) -> bool:
+        """Whoever only looks who has the directory (`holder`) shares the lock for a moment, and is no reason to give up:
+        where the lock can be shared, no server has it."""
+        for _ in range(_TRIES_MAX):
+            if _flock(self._fd, fcntl.LOCK_EX):
+                return True
+            if not _flock(self._fd, fcntl.LOCK_SH):
+                return False
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            time.sleep(_TRY_SECONDS)
+        return False
 
     def release(self) -> None:
         """The file stays: removing it would let two processes lock two files of one name."""
         os.close(self._fd)
+
+
+def _flock(fd: int, how: int) -> bool:
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _make(directory: Path) -> None:
@@ -130,11 +152,7 @@ def holder(directory: Path) -> str | None:
     if not path.exists():
         return None
     with storage_errors(path), path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return file.read(32).decode(errors="replace").strip()
-    return None
+        return None if _flock(file.fileno(), fcntl.LOCK_SH) else file.read(32).decode(errors="replace").strip()
 
 
 def _check_header(path: Path) -> None:

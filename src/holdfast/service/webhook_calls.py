@@ -1,0 +1,68 @@
+"""The HTTP client behind webhooks. A module of its own because aiohttp takes a third of a second to import: a server that never
+calls a webhook never does.
+"""
+
+import socket
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+_CONNECTIONS_MAX: Final = 64
+_REDIRECTS: Final = (307, 308)
+
+
+class Unreachable(Exception):
+    """No answer came."""
+
+
+class Reply(NamedTuple):
+    """`location`: where else to ask."""
+
+    status: int
+    body: bytes
+    location: str | None
+
+
+class Calls:
+    """`may_reach(host, address)` decides about what a name resolved to, at the moment a connection is made."""
+
+    def __init__(self, may_reach: Callable[[str, str], bool], *, seconds_max: float, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(resolver=_ChoosyResolver(may_reach), limit=_CONNECTIONS_MAX),
+            timeout=aiohttp.ClientTimeout(total=seconds_max),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        """Once, following nothing. Raises Unreachable."""
+        try:
+            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+                location = response.headers.get("location") if response.status in _REDIRECTS else None
+                return Reply(response.status, await response.content.read(self._bytes_max), location)
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise Unreachable(type(error).__name__) from error
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+class _ChoosyResolver(AbstractResolver):
+    def __init__(self, may_reach: Callable[[str, str], bool]) -> None:
+        self._may_reach = may_reach
+        self._resolver = aiohttp.ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        found = [result for result in found if self._may_reach(host, result["host"])]
+        if not found:
+            raise OSError(f"{host} has no public address")
+        return found
+
+    async def close(self) -> None:
+        await self._resolver.close()
