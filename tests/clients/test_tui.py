@@ -1,23 +1,85 @@
 """The stock TUI, `opencode attach`, as npm has it, in a terminal, on a real server."""
 
 import asyncio
+import contextlib
+import json
+import subprocess
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from holdfast.testing.stock_opencode import opencode_environment
 from tests.clients.tui import Tui
-from tests.kill.arena import Arena
+from tests.kill.arena import Arena, opencode_json
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 PLACEHOLDER = "Ask anything"
 WORKING = "esc interrupt"
+PERMISSION = "Permission required"
+ENTER, RIGHT, DOWN, ESCAPE, CLEAR = "\r", "\x1b[C", "\x1b[B", "\x1b", "\x15"
 
 
-def attach(opencode: Path, arena: Arena, home: Path) -> Tui:
+class Person:
+    """Sits at the terminal: acts only on what the screen shows."""
+
+    def __init__(self, tui: Tui) -> None:
+        self._tui = tui
+
+    async def sees(self, what: str | Callable[[str], bool]) -> str:
+        return await asyncio.to_thread(self._tui.wait_for, what)
+
+    async def no_longer_sees(self, what: str) -> str:
+        return await self.sees(lambda screen: what not in screen)
+
+    def presses(self, *keys: str) -> None:
+        for key in keys:
+            self._tui.type(key)
+
+    async def says(self, prompt: str, *, recognised_by: str | None = None) -> None:
+        """`recognised_by` is a piece of it that stands in one line, if all of it does not."""
+        self.presses(prompt)
+        await self.sees(recognised_by or prompt)
+        self.presses(ENTER)
+
+    async def commands(self, name: str, description: str) -> None:
+        """A slash command, once the menu offers it."""
+        self.presses(CLEAR, f"/{name}")
+        await self.sees(description)
+        self.presses(ENTER)
+
+
+@pytest.fixture
+async def person(arena: Arena, opencode: Path, tmp_path: Path) -> AsyncIterator[Person]:
+    """In front of a TUI that is ready. Commands of the agent need permission."""
+    configure(arena, permission={"bash": "ask"}, command={"greet": {"template": "Greet $ARGUMENTS [[tokens=2]]"}})
+    async with at_the_tui(arena, opencode, tmp_path / "home") as person:
+        yield person
+
+
+@contextlib.asynccontextmanager
+async def at_the_tui(arena: Arena, opencode: Path, home: Path) -> AsyncIterator[Person]:
     home.mkdir()
-    return Tui([str(opencode), "attach", arena.process.url], cwd=arena.work, env=opencode_environment(home))
+    command = [str(opencode), "attach", arena.process.url]
+    with Tui(command, cwd=arena.work, env=opencode_environment(home)) as tui:
+        person = Person(tui)
+        await person.sees(PLACEHOLDER)
+        yield person
+
+
+def configure(arena: Arena, **more: Any) -> None:
+    (arena.work / "opencode.json").write_text(json.dumps({**opencode_json(arena.model.url), **more}))
+
+
+def make_repository(directory: Path) -> None:
+    """What is taken back in a work tree of git is the files too."""
+    subprocess.run(["git", "init", "-q"], cwd=directory, check=True)
+
+
+def bash(command: str) -> str:
+    return f"[[tool=bash {json.dumps({'command': command})}]]"
 
 
 class Answered:
@@ -34,41 +96,172 @@ class Answered:
         return f"{len(self._expected)} tokens without {WORKING!r}"
 
 
-async def send(tui: Tui, prompt: str) -> None:
-    await asyncio.to_thread(tui.wait_for, PLACEHOLDER)
-    tui.type(prompt)
-    await asyncio.to_thread(tui.wait_for, prompt)
-    tui.type("\r")
-
-
-async def test_it_starts_sends_a_prompt_and_shows_the_answer(arena: Arena, opencode: Path, tmp_path: Path) -> None:
-    with attach(opencode, arena, tmp_path / "home") as tui:
-        await send(tui, "hello [[tokens=20]] [[delay=20]]")
-        screen = await asyncio.to_thread(tui.wait_for, Answered(tokens=20))
+async def test_it_starts_sends_a_prompt_and_shows_the_answer(person: Person) -> None:
+    await person.says("hello [[tokens=20]] [[delay=20]]")
+    screen = await person.sees(Answered(tokens=20))
     assert "hello" in screen
 
 
-async def test_it_heals_after_the_server_was_killed_in_the_middle_of_a_turn(
-    arena: Arena, opencode: Path, tmp_path: Path
-) -> None:
+async def test_it_heals_after_the_server_was_killed_in_the_middle_of_a_turn(arena: Arena, person: Person) -> None:
     """It never asks again for what it missed: the server tells it on its own when it connects again. The turn goes on
     meanwhile, so that some of the text is from before the kill, some from while nobody was connected, some from after.
     (For some seconds the TUI also says that its own call failed, over a part of the text.)"""
-    with attach(opencode, arena, tmp_path / "home") as tui:
-        await send(tui, "hello [[tokens=150]] [[delay=20]]")
-        await asyncio.to_thread(tui.wait_for, "tok30")
-        await arena.kill()
-        await arena.start()
-        await asyncio.to_thread(tui.wait_for, Answered(tokens=150))
+    await person.says("hello [[tokens=150]] [[delay=20]]")
+    await person.sees("tok30")
+    await arena.kill()
+    await arena.start()
+    await person.sees(Answered(tokens=150))
 
 
-async def test_it_obeys_who_controls_it_from_outside(arena: Arena, opencode: Path, tmp_path: Path) -> None:
+async def test_a_command_runs_once_it_is_allowed(person: Person) -> None:
+    await person.says(f"go {bash('echo made-$((1+1))')} [[tokens=3]]")
+    screen = await person.sees(PERMISSION)
+    assert "made-2" not in screen
+    await person.sees("Allow once")
+    person.presses(ENTER)
+    screen = await person.sees(Answered(tokens=3))
+    assert "made-2" in screen
+
+
+async def test_what_is_allowed_always_is_not_asked_again(person: Person) -> None:
+    await person.says(f"go {bash('printf made-%s one')} [[tokens=3]]")
+    await person.sees(PERMISSION)
+    person.presses(RIGHT, ENTER)
+    screen = await person.sees("Always allow")
+    assert "printf *" in screen
+    person.presses(ENTER)
+    await person.sees(Answered(tokens=3))
+    await person.says(f"again {bash('printf made-%s two')} [[tokens=1]]")
+    screen = await person.sees("made-two")
+    assert PERMISSION not in screen
+
+
+async def test_a_rejected_command_does_not_run_and_the_turn_is_over(person: Person) -> None:
+    await person.says(f"go {bash('echo made-$((1+1))')} [[tokens=3]]")
+    await person.sees(PERMISSION)
+    person.presses(RIGHT, RIGHT, ENTER)
+    await person.no_longer_sees(PERMISSION)
+    screen = await person.no_longer_sees(WORKING)
+    assert "made-2" not in screen
+    assert "tok0" not in screen
+
+
+async def test_a_permission_is_still_asked_for_after_the_server_was_killed(arena: Arena, person: Person) -> None:
+    await person.says(f"go {bash('echo made-$((1+1))')} [[tokens=3]]")
+    await person.sees(PERMISSION)
+    await arena.kill()
+    await arena.start()
+    await person.sees(PERMISSION)
+    person.presses(ENTER)
+    screen = await person.sees(Answered(tokens=3))
+    assert "made-2" in screen
+
+
+def everything(arena: Arena) -> list[Any]:
+    return [event for events in arena.events.values() for event in events]
+
+
+async def test_a_question_is_answered_with_a_key(person: Person) -> None:
+    options = [{"label": "Red", "description": "like a rose"}, {"label": "Blue", "description": "like the sky"}]
+    questions = [{"question": "Which colour?", "header": "Colour", "options": options}]
+    await person.says(
+        f"[[tool=question {json.dumps({'questions': questions})}]] [[tokens=3]]", recognised_by="[[tokens=3]]"
+    )
+    await person.sees("like the sky")
+    await person.sees("enter submit")
+    person.presses(DOWN, ENTER)
+    screen = await person.sees(Answered(tokens=3))
+    assert "Blue" in screen
+
+
+async def test_the_list_of_tasks_is_shown(person: Person) -> None:
+    todos = [
+        {"content": "write the test", "status": "in_progress", "priority": "high"},
+        {"content": "run it", "status": "pending", "priority": "low"},
+    ]
+    await person.says(f"[[tool=todowrite {json.dumps({'todos': todos})}]] [[tokens=3]]", recognised_by="[[tokens=3]]")
+    screen = await person.sees(Answered(tokens=3))
+    assert "[•] write the test" in screen
+    assert "[ ] run it" in screen
+
+
+async def test_escape_twice_aborts_and_keeps_what_was_said(arena: Arena, person: Person) -> None:
+    await person.says("hello [[tokens=200]] [[stall=20]]")
+    await person.sees("tok19")
+    person.presses(ESCAPE)
+    await person.sees("esc again to interrupt")
+    person.presses(ESCAPE)
+    screen = await person.sees("interrupted")
+    assert "tok19" in screen
+    await person.says("go on [[tokens=2]]")
+    await person.sees(lambda screen: screen.count("tok1 ") + screen.count("tok1\n") == 2)
+
+
+async def test_undo_takes_the_files_back_and_redo_brings_them_again(arena: Arena, person: Person) -> None:
+    make_repository(arena.work)
+    await person.says('[[tool=write {"filePath":"made.txt","content":"made"}]] [[tokens=3]]')
+    await person.sees(Answered(tokens=3))
+    made = arena.work / "made.txt"
+    assert made.exists()
+    await person.commands("undo", "Undo previous message")
+    screen = await person.sees("1 message reverted")
+    assert "made.txt -1" in screen
+    assert not made.exists()
+    await person.commands("redo", "Redo")
+    await person.sees(Answered(tokens=3))
+    assert made.exists()
+
+
+async def test_sessions_are_named_switched_and_copied(arena: Arena, person: Person) -> None:
+    await person.says("the first one [[tokens=3]]")
+    await person.sees(Answered(tokens=3))
+    await person.commands("rename", "Rename session")
+    await person.sees("enter submit")
+    person.presses(CLEAR, "Kelp")
+    await person.sees("Kelp")
+    person.presses(ENTER)
+    await arena.watcher.until(lambda: "Kelp" in titles(arena))
+    await person.commands("new", "New session")
+    await person.sees(PLACEHOLDER)
+    await person.says("the second one [[tokens=2]]")
+    await person.sees(Answered(tokens=2))
+
+    await person.commands("sessions", "Switch session")
+    await person.sees("Kelp")
+    person.presses("Kel")
+    await person.sees(lambda screen: "Fake title" not in screen and "Kelp" in screen)
+    person.presses(ENTER)
+    screen = await person.sees("the first one")
+    assert "the second one" not in screen
+
+    await person.commands("fork", "Fork session")
+    await person.sees("Full session")
+    person.presses(ENTER)
+    await arena.watcher.until(lambda: "Kelp (fork #1)" in titles(arena))
+    await person.says("in the copy [[tokens=1]]")
+    screen = await person.sees("in the copy")
+    assert "the first one" in screen
+
+
+def titles(arena: Arena) -> set[str]:
+    """All that sessions were ever called."""
+    infos = [getattr(event, "info", None) for event in everything(arena)]
+    return {info.title for info in infos if hasattr(info, "title")}
+
+
+async def test_a_command_of_the_persons_own_runs_at_once(person: Person) -> None:
+    person.presses("!")
+    await person.sees("exit shell mode")
+    await person.says("echo own-$((1+2))")
+    screen = await person.sees("own-3")
+    assert PERMISSION not in screen
+
+
+async def test_it_obeys_who_controls_it_from_outside(arena: Arena, person: Person) -> None:
     """A program next to it types a prompt, sends it off, and shows a message."""
-    with attach(opencode, arena, tmp_path / "home") as tui:
-        await asyncio.to_thread(tui.wait_for, PLACEHOLDER)
-        await arena.call("POST", "/tui/append-prompt", {"text": "hello [[tokens=20]]"})
-        await asyncio.to_thread(tui.wait_for, "hello [[tokens=20]]")
-        await arena.call("POST", "/tui/submit-prompt")
-        await asyncio.to_thread(tui.wait_for, Answered(tokens=20))
-        await arena.call("POST", "/tui/show-toast", {"message": "Look here", "variant": "info", "duration": 60_000})
-        await asyncio.to_thread(tui.wait_for, "Look here")
+    await arena.call("POST", "/tui/append-prompt", {"text": "hello [[tokens=20]]"})
+    await person.sees("hello [[tokens=20]]")
+    await arena.call("POST", "/tui/submit-prompt")
+    await person.sees(Answered(tokens=20))
+    await arena.call("POST", "/tui/show-toast", {"message": "Look here", "variant": "info", "duration": 60_000})
+    await person.sees("Look here")
