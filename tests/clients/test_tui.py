@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from holdfast.core.events import SessionCreated, SessionUpdated
 from holdfast.testing.stock_opencode import opencode_environment
 from tests.clients.tui import Tui
 from tests.kill.arena import Arena, opencode_json
@@ -245,8 +246,7 @@ async def test_sessions_are_named_switched_and_copied(arena: Arena, person: Pers
 
 def titles(arena: Arena) -> set[str]:
     """All that sessions were ever called."""
-    infos = [getattr(event, "info", None) for event in everything(arena)]
-    return {info.title for info in infos if hasattr(info, "title")}
+    return {event.info.title for event in everything(arena) if isinstance(event, SessionCreated | SessionUpdated)}
 
 
 async def test_a_command_of_the_persons_own_runs_at_once(person: Person) -> None:
