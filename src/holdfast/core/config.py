@@ -20,6 +20,7 @@ from holdfast.core.wire import Wire
 _CAMEL_CASE = {
     "api_key": "apiKey",
     "base_url": "baseURL",
+    "callback_port": "callbackPort",
     "chunk_timeout": "chunkTimeout",
     "client_id": "clientId",
     "client_secret": "clientSecret",
@@ -28,7 +29,9 @@ _CAMEL_CASE = {
     "log_level": "logLevel",
     "max_steps": "maxSteps",
     "mdns_domain": "mdnsDomain",
+    "open_telemetry": "openTelemetry",
     "query_params": "queryParams",
+    "redirect_uri": "redirectUri",
     "schema": "$schema",
 }
 
@@ -196,6 +199,8 @@ class McpOAuthConfig(Settings):
     client_id: str | None = None
     client_secret: str | None = None
     scope: str | None = None
+    callback_port: int | None = None
+    redirect_uri: str | None = None
 
 
 class McpConfig(Settings):
@@ -237,16 +242,65 @@ class CompactionConfig(Settings):
     reserved: int | None = None
 
 
+class ImageAttachmentConfig(Settings):
+    auto_resize: bool | None = None
+    max_width: int | None = None
+    max_height: int | None = None
+    max_base64_bytes: int | None = None
+
+
+class AttachmentConfig(Settings):
+    image: ImageAttachmentConfig | None = None
+
+
+class EnterpriseConfig(Settings):
+    url: str | None = None
+
+
+class ReferenceConfig(Settings):
+    """Another project that agents may look at: a local `path`, or a git `repository`."""
+
+    path: str | None = None
+    repository: str | None = None
+    branch: str | None = None
+    description: str | None = None
+    hidden: bool | None = None
+
+
+class FormatterConfig(Settings):
+    disabled: bool | None = None
+    command: tuple[str, ...] | None = None
+    environment: dict[str, str] | None = None
+    extensions: tuple[str, ...] | None = None
+
+
+class LanguageServerConfig(Settings):
+    disabled: bool | None = None
+    command: tuple[str, ...] | None = None
+    extensions: tuple[str, ...] | None = None
+    env: dict[str, str] | None = None
+    initialization: dict[str, Any] | None = None
+
+
+class PolicyConfig(Settings):
+    effect: Literal["allow", "deny"]
+    action: Literal["provider.use"]
+    resource: str
+
+
 class ExperimentalConfig(Settings):
     disable_paste_summary: bool | None = None
     batch_tool: bool | None = None
+    open_telemetry: bool | None = None
+    policies: tuple[PolicyConfig, ...] | None = None
     primary_tools: tuple[str, ...] | None = None
     continue_loop_on_deny: bool | None = None
     mcp_timeout: int | None = None
 
 
 class Config(Settings):
-    """`model`, `small_model` and the models of agents and commands are `provider/model`. `mode` is the old name of `agent`:
+    """What is of no use here is known all the same (`attachment`, `enterprise`, `references`, …), so that it can be read and
+    written. `model`, `small_model` and the models of agents and commands are `provider/model`. `mode` is the old name of `agent`:
     the loader moves it there."""
 
     schema: str | None = None
@@ -259,6 +313,7 @@ class Config(Settings):
     snapshot: bool | None = None
     plugin: tuple[Any, ...] | None = None
     share: Literal["manual", "auto", "disabled"] | None = None
+    autoshare: bool | None = None
     autoupdate: bool | Literal["notify"] | None = None
     disabled_providers: tuple[str, ...] | None = None
     enabled_providers: tuple[str, ...] | None = None
@@ -271,13 +326,17 @@ class Config(Settings):
     agent: dict[str, AgentConfig] | None = None
     provider: dict[str, ProviderConfig] | None = None
     mcp: dict[str, McpConfig] | None = None
-    formatter: bool | dict[str, Any] | None = None
-    lsp: bool | dict[str, Any] | None = None
+    formatter: bool | dict[str, FormatterConfig] | None = None
+    lsp: bool | dict[str, LanguageServerConfig] | None = None
     instructions: tuple[str, ...] | None = None
     layout: Literal["auto", "stretch"] | None = None
     permission: PermissionConfig | None = None
     tools: dict[str, bool] | None = None
     tool_output: ToolOutputConfig | None = None
+    attachment: AttachmentConfig | None = None
+    enterprise: EnterpriseConfig | None = None
+    reference: dict[str, str | ReferenceConfig] | None = None
+    references: dict[str, str | ReferenceConfig] | None = None
     compaction: CompactionConfig | None = None
     experimental: ExperimentalConfig | None = None
 
@@ -314,10 +373,24 @@ def public(config: Config) -> Config:
         provider=providers if config.provider is not None else None,
         mcp=servers if config.mcp is not None else None,
         agent=agents if config.agent is not None else None,
-        formatter=None,
-        lsp=None,
+        formatter=_public_commands(config.formatter),
+        lsp=_public_servers(config.lsp),
         plugin=(),
     )
+
+
+def _public_commands(formatters: bool | dict[str, FormatterConfig] | None) -> bool | dict[str, FormatterConfig] | None:
+    if not isinstance(formatters, dict):
+        return formatters
+    return {name: replace(formatter, environment=None) for name, formatter in formatters.items()}
+
+
+def _public_servers(
+    servers: bool | dict[str, LanguageServerConfig] | None,
+) -> bool | dict[str, LanguageServerConfig] | None:
+    if not isinstance(servers, dict):
+        return servers
+    return {name: replace(server, env=None, initialization=None) for name, server in servers.items()}
 
 
 def public_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,8 @@ async def test_no_route_shows_a_secret(tmp_path: Path):
         },
         "mcp": {"tools": {"type": "local", "command": ["x"], "environment": {"TOKEN": SECRET}}},
         "agent": {"build": {"options": {"api_key": SECRET}}},
+        "formatter": {"f": {"command": ["x"], "environment": {"TOKEN": SECRET}}},
+        "lsp": {"l": {"command": ["x"], "env": {"TOKEN": SECRET}, "initialization": {"token": SECRET}}},
     }
     environ = {"OPENCODE_CONFIG_CONTENT": json.dumps(config)}
     async with (
@@ -46,7 +48,9 @@ async def test_no_route_shows_a_secret(tmp_path: Path):
             if "{" not in path and not path.endswith(("/event", "/next")):
                 answer = await api.get(path)
                 assert SECRET not in answer.text, path
-        assert "p" in (await api.get("/config")).json()["provider"]
+        shown = (await api.get("/config")).json()
+        assert "p" in shown["provider"]
+        assert (shown["formatter"], shown["lsp"]) == ({"f": {"command": ["x"]}}, {"l": {"command": ["x"]}})
 
 
 async def test_models_are_listed_in_the_shapes_that_clients_read(server: Server):
