@@ -15,7 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from holdfast.agent.tools import Processes, ToolContext, ToolFailure, ToolResult, guardian, output, validate
-from holdfast.agent.tools import bash as bash_module
+from holdfast.agent.tools import command_lines
 from holdfast.agent.tools.bash import Bash
 from tests.agent.tools.world import Fifo, HandClock, Record
 
@@ -429,7 +429,7 @@ async def test_a_background_process_that_writes_without_end_does_not_hold_up_the
 async def test_what_a_filter_beside_the_command_still_passes_on_is_in_the_result(
     bash: Bash, context: ToolContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bash_module, "_QUIET_SECONDS", 60)  # on a busy machine the filter may start late
+    monkeypatch.setattr(command_lines, "_QUIET_SECONDS", 60)  # on a busy machine the filter may start late
 
     result = await bash.run({"command": "exec > >(tee copy); echo one; echo two"}, context)
 
