@@ -25,6 +25,7 @@ from holdfast.agent.providers.registry import ADAPTERS, Adapters
 from holdfast.agent.runner import Engine
 from holdfast.agent.snapshots import Snapshots
 from holdfast.agent.tools import Processes, built_in
+from holdfast.agent.tools.command_lines import CommandLines
 from holdfast.core.errors import HoldfastError, StorageError
 from holdfast.core.ids import IdGenerator
 from holdfast.core.store import SessionStore
@@ -141,6 +142,8 @@ class Application:
             ptys=PtyService(processes, clock=clock, environ=settings.environ),
             offers=OfferService(tools, own_configuration),
             config_changes=ConfigChanges(configuration, str(settings.directory)),
+            lines=CommandLines(processes),
+            tool_output=tool_output,
             snapshots=snapshots,
         )
         self.subscriptions = SubscriptionService(

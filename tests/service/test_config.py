@@ -55,6 +55,70 @@ def disk(tmp_path: Path) -> Disk:
     return Disk(tmp_path)
 
 
+# --- commands and agents in files of their own
+
+
+@pytest.mark.parametrize("folder", ["command", "commands"])
+def test_a_command_may_be_a_file_of_its_own(disk: Disk, folder: str):
+    text = "---\ndescription: says hello\nsubtask: true\nargument-hint: name\n---\n\nHello $1\n"
+    disk.write(disk.worktree / ".opencode" / folder / "hello.md", text)
+    (command,) = (disk.config().command or {}).items()
+    assert command[0] == "hello"
+    assert (command[1].template, command[1].description, command[1].subtask) == ("Hello $1", "says hello", True)
+
+
+def test_a_command_in_a_folder_has_the_folder_in_its_name_and_needs_no_settings(disk: Disk):
+    disk.write(disk.worktree / ".opencode" / "command" / "git" / "tidy.md", "Tidy up.\r\n")
+    assert {name: command.template for name, command in (disk.config().command or {}).items()} == {
+        "git/tidy": "Tidy up."
+    }
+
+
+def test_an_agent_may_be_a_file_of_its_own_and_settings_of_opencode_json_join_it(disk: Disk):
+    disk.write(disk.home / ".config" / "opencode" / "agent" / "poet.md", "---\nmode: subagent\ntop_k: 3\n---\nRhyme.\n")
+    disk.write(disk.worktree / "opencode.json", {"agent": {"poet": {"temperature": 1.5}}})
+    poet = (disk.config().agent or {})["poet"]
+    assert (poet.prompt, poet.mode, poet.temperature, poet.options) == ("Rhyme.", "subagent", 1.5, {"top_k": 3})
+
+
+def test_the_nearest_file_of_a_command_wins(disk: Disk):
+    for folder in (disk.home / ".config" / "opencode", disk.worktree / ".opencode", disk.directory / ".opencode"):
+        disk.write(folder / "command" / "where.md", str(folder))
+    assert (disk.config().command or {})["where"].template == str(disk.directory / ".opencode")
+
+
+def test_a_command_that_was_added_changed_or_removed_is_noticed(disk: Disk):
+    assert disk.config().command == {}
+    file = disk.write(disk.worktree / ".opencode" / "command" / "a.md", "one")
+    assert (disk.config().command or {})["a"].template == "one"
+    disk.write(file, "another")
+    assert (disk.config().command or {})["a"].template == "another"
+    file.unlink()
+    assert disk.config().command == {}
+
+
+def test_a_value_with_a_colon_needs_no_quotes(disk: Disk):
+    disk.write(disk.worktree / ".opencode" / "command" / "a.md", "---\ndescription: one: two\nsubtask: true\n---\nx")
+    command = (disk.config().command or {})["a"]
+    assert (command.description, command.subtask) == ("one: two", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("---\ndescription: [1\n---\nx", "line 2: "),
+        ("---\n- a\n---\nx", "`name: value`"),
+        ("---\nsubtask: perhaps\n---\nx", "subtask: Expected bool, got str."),
+        ("---\ndescription: 5\n---\nx", "description: Expected str, got int."),
+    ],
+)
+def test_a_command_that_is_wrong_is_named_with_what_is_wrong(disk: Disk, text: str, complaint: str):
+    file = disk.write(disk.worktree / ".opencode" / "command" / "a.md", text)
+    refused = disk.refused()
+    assert str(file) in refused.message
+    assert complaint in refused.message
+
+
 # --- which files
 
 

@@ -8,17 +8,17 @@ this is left out.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import yaml
+
+from holdfast.agent.front_matter import parse
 
 SKILLS_MAX: Final = 500
 FILE_BYTES_MAX: Final = 256 * 1024
 
 _NAME: Final = "SKILL.md"
 _FOLDERS: Final = ("skill", "skills")
-_RULE: Final = "---"
 
 
 class Skill(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,14 +67,13 @@ def _read(file: Path) -> Skill | None:
             text = opened.read(FILE_BYTES_MAX + 1).decode()
     except (OSError, UnicodeDecodeError):
         return None
-    front, separator, content = text.replace("\r\n", "\n").removeprefix("\ufeff").partition(f"\n{_RULE}\n")
-    if len(text.encode()) > FILE_BYTES_MAX or not front.startswith(f"{_RULE}\n") or not separator:
+    if len(text.encode()) > FILE_BYTES_MAX:
         return None
     try:
-        settings: Any = yaml.safe_load(front.removeprefix(f"{_RULE}\n"))
+        settings, content = parse(text)
         name, description = settings["name"], settings.get("description", "")
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError, RecursionError):
+    except (ValueError, KeyError):
         return None
     if not isinstance(name, str) or not isinstance(description, str) or not name.strip():
         return None
-    return Skill(name=name.strip(), description=description.strip(), location=str(file), content=content.strip())
+    return Skill(name=name.strip(), description=description.strip(), location=str(file), content=content)

@@ -82,6 +82,16 @@ class SessionCompacted(SessionEvent):
     type = "session.compacted"
 
 
+class CommandExecuted(SessionEvent):
+    """A command that the user called by its name was carried out; `message_id` is the last message of its turn. Written by the
+    service."""
+
+    type = "command.executed"
+    name: str
+    arguments: str
+    message_id: str
+
+
 class TodoUpdated(SessionEvent):
     """The whole todo list. Written by the todo tool."""
 
@@ -242,6 +252,7 @@ Event = (
     | SessionErrored
     | SessionDiffed
     | SessionCompacted
+    | CommandExecuted
     | TodoUpdated
     | MessageUpdated
     | MessageRemoved

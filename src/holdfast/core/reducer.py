@@ -113,7 +113,7 @@ def reduce(get: Get, event: e.Event) -> tuple[Change, ...] | None:
             return (Clear(),)
         case e.SessionStatusChanged(status=status):
             return (Put(STATUS, status),)
-        case e.SessionIdled() | e.SessionErrored() | e.SessionDiffed() | e.SessionCompacted():
+        case e.SessionIdled() | e.SessionErrored() | e.SessionDiffed() | e.SessionCompacted() | e.CommandExecuted():
             return ()
         case e.TodoUpdated(todos=todos):
             return (Put(TODO, TodoList(todos=todos)),)

@@ -10,6 +10,9 @@ Later files win over earlier ones, setting by setting; lists are replaced, but `
  5. `opencode.json(c)` in `OPENCODE_CONFIG_DIR`
  6. the text of `OPENCODE_CONFIG_CONTENT`, and that of `OPENCODE_PERMISSION` for `permission`
 
+After the files of 1, 4 and 5 come commands and agents in files of their own, `command/NAME.md` and `agent/NAME.md` (or with the
+plural) beside them: settings as front matter, then the template or the prompt.
+
 In any text `{env:NAME}` is the variable's value ("" if it is not set) and `{file:PATH}` the file's content without the
 white space around it; PATH may start with `~/` and is relative to the file that names it. Each file is checked on its own,
 so that a mistake has a file, a line and a column. Messages never hold a value, only what was expected.
@@ -24,6 +27,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
+from holdfast.agent import front_matter
 from holdfast.agent.providers.connections import Connections
 from holdfast.agent.providers.registry import ADAPTERS, Adapters, ProviderRegistry
 from holdfast.core.config import AGENT_KEYS, Config, ProviderOptions
@@ -36,6 +40,7 @@ _GROWING: Final = ("instructions", "plugin")
 _EDIT_TOOLS: Final = frozenset({"edit", "write", "patch", "multiedit"})
 _CACHED_MAX: Final = 256
 _FILE_BYTES_MAX: Final = 1024 * 1024
+_DEPTH_MAX: Final = 8
 
 _REFERENCE = re.compile(r"\{(env|file):([^}]+)\}")
 
@@ -209,9 +214,12 @@ class _Loader:
         named = self._environ.get("OPENCODE_CONFIG")
         if named:
             yield self._file(self._directory / named, must_exist=True)
+        yield from self._markdown(config_directory(self._environ, self._home))
         for folder in self._folders():
             for name in _NAMES:
                 yield self._file(folder / name)
+            if folder not in self._project():
+                yield from self._markdown(folder)
         content = self._environ.get("OPENCODE_CONFIG_CONTENT")
         if content:
             yield self._checked(content, "OPENCODE_CONFIG_CONTENT", self._directory)
@@ -219,14 +227,16 @@ class _Loader:
         if permission:
             yield self._checked(f'{{"permission":{permission}\n}}', "OPENCODE_PERMISSION", self._directory)
 
-    def _folders(self) -> list[Path]:
+    def _project(self) -> list[Path]:
+        if _is_on(self._environ, "OPENCODE_DISABLE_PROJECT_CONFIG"):
+            return []
         project = [self._directory, *self._directory.parents]
         if self._worktree in project:
-            project = project[: project.index(self._worktree) + 1][::-1]
-        else:
-            project = [self._directory]
-        if _is_on(self._environ, "OPENCODE_DISABLE_PROJECT_CONFIG"):
-            project = []
+            return project[: project.index(self._worktree) + 1][::-1]
+        return [self._directory]
+
+    def _folders(self) -> list[Path]:
+        project = self._project()
         folders = [*project, *(folder / ".opencode" for folder in (self._home, *project))]
         extra = self._environ.get("OPENCODE_CONFIG_DIR")
         if extra:
@@ -243,6 +253,49 @@ class _Loader:
         except (OSError, ValueError) as error:
             raise Invalid(f"{file} cannot be read: {_why(error)}.") from error
         return self._checked(text, str(file), file.parent) if text.strip() else {}
+
+    # --- commands and agents that are files of their own
+
+    def _markdown(self, folder: Path) -> Iterator[dict[str, Any]]:
+        """`command/NAME.md`, `agent/NAME.md` and `mode/NAME.md`, or with the plural: the settings stand before the text."""
+        for kind, field in (("command", "template"), ("agent", "prompt"), ("mode", "prompt")):
+            for place in (folder / kind, folder / f"{kind}s"):
+                for file in self._files_below(place, _DEPTH_MAX):
+                    name = str(file.relative_to(place).with_suffix(""))
+                    yield self._described(file, kind, name, field)
+
+    def _files_below(self, place: Path, depth: int) -> Iterator[Path]:
+        self.files[place] = _version(place)
+        try:
+            entries = sorted(place.iterdir())
+        except OSError:  # there is none, or it is not for us to see
+            return
+        for entry in entries:
+            if entry.suffix == ".md" and entry.is_file():
+                yield entry
+            elif depth and entry.is_dir():
+                yield from self._files_below(entry, depth - 1)
+
+    def _described(self, file: Path, kind: str, name: str, field: str) -> dict[str, Any]:
+        try:
+            settings, text = front_matter.parse(self._read(file))
+        except (OSError, ValueError) as error:
+            raise Invalid(
+                f"{file} cannot be read: {_why(error)}.",
+                hint="Correct it: the file is read again with the next request.",
+            ) from error
+        value = {kind: {name: {**settings, **({field: text} if text or kind == "command" else {})}}}
+        try:
+            msgspec.convert(value, Config)
+        except msgspec.ValidationError as error:
+            problem, path = _explained(error, value, Config)
+            setting = ".".join(str(key) for key in path[2:])
+            raise Invalid(
+                f"{file}: {f'{setting}: ' if setting else ''}{problem}",
+                field=setting or None,
+                hint="Correct it: the file is read again with the next request.",
+            ) from None
+        return value
 
     def _read(self, file: Path) -> str:
         """Raises OSError, or ValueError for what is no UTF-8 text of a sensible size."""

@@ -1,14 +1,17 @@
 """All services of one server, for its faces."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
 from holdfast.agent.runner import Engine
 from holdfast.agent.snapshots import Snapshots
+from holdfast.agent.tools.command_lines import CommandLines
 from holdfast.core.clock import Clock
 from holdfast.core.ids import Prefix
 from holdfast.core.store import SessionStore
+from holdfast.service.commands import CommandService
 from holdfast.service.config_changes import ConfigChanges
 from holdfast.service.events import EventService
 from holdfast.service.files import FileService
@@ -35,6 +38,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     sessions: SessionService
     messages: MessageService
     operations: OperationService
+    commands: CommandService
     turns: TurnService
     requests: RequestService
     events: EventService
@@ -59,9 +63,11 @@ def make_services(
     ptys: PtyService,
     offers: OfferService,
     config_changes: ConfigChanges,
+    lines: CommandLines,
+    tool_output: Path,
     snapshots: Snapshots | None = None,
 ) -> Services:
-    """`pick(n)` gives a random number in [0, n)."""
+    """`pick(n)` gives a random number in [0, n). `tool_output` is where long output of commands goes."""
     turns = TurnService(store, engine)
     projects = ProjectService(store, clock)
     messages = MessageService(store, clock=clock, new_id=new_id, instances=instances, turns=turns)
@@ -84,6 +90,18 @@ def make_services(
             turns=turns,
             messages=messages,
             snapshots=snapshots,
+        ),
+        commands=CommandService(
+            store,
+            clock=clock,
+            new_id=new_id,
+            instances=instances,
+            turns=turns,
+            messages=messages,
+            offers=offers,
+            lines=lines,
+            tool_output=tool_output,
+            home=Path(locations.home),
         ),
         turns=turns,
         requests=RequestService(store, engine),

@@ -91,6 +91,10 @@ class TurnService:
                 self._engine.wake(session_id)
                 await self._within_reason(_recorded(watched, session_id, running[0], _ENDED))
 
+    async def unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for it. Raises Unavailable when the server stops before it is done."""
+        await self._wait(work)
+
     def stop(self) -> None:
         """The server stops: everyone who waits gets Unavailable."""
         self._stopping = True

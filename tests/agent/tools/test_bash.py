@@ -14,8 +14,16 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from holdfast.agent.tools import Processes, ToolContext, ToolFailure, ToolResult, guardian, output, validate
-from holdfast.agent.tools import command_lines
+from holdfast.agent.tools import (
+    Processes,
+    ToolContext,
+    ToolFailure,
+    ToolResult,
+    command_lines,
+    guardian,
+    output,
+    validate,
+)
 from holdfast.agent.tools.bash import Bash
 from tests.agent.tools.world import Fifo, HandClock, Record
 

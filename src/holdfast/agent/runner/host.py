@@ -17,6 +17,7 @@ from holdfast.agent.runner.session_log import SessionLog
 from holdfast.agent.tools import ToolFailure
 from holdfast.agent.tools.base import Subagent
 from holdfast.agent.tools.stamps import SEEN, seen_in
+from holdfast.agent.turn.outcomes import BY_USER
 from holdfast.core.codec import decode, type_of
 from holdfast.core.errors import HoldfastError, NotFound
 from holdfast.core.events import (
@@ -136,7 +137,8 @@ class Host:
 
     async def run_subagent(self, subagent: Subagent) -> tuple[str, str]:
         known = self._environment.subagents(self._state.session)
-        if subagent.agent not in known:
+        by_user = bool((self._part.metadata or {}).get(BY_USER))  # who may name any agent
+        if subagent.agent not in known and not by_user:
             raise ToolFailure(
                 f"There is no agent {subagent.agent!r} for tasks. There are: {', '.join(known) or 'none'}."
             )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from litestar.handlers import HTTPRouteHandler
 
 from holdfast.server.opencode.catalogue import catalogue_routes
+from holdfast.server.opencode.commands import command_routes
 from holdfast.server.opencode.config import config_routes
 from holdfast.server.opencode.events import EventStreams
 from holdfast.server.opencode.experimental import experimental_routes
@@ -34,6 +35,7 @@ def typed_routes(services: Services, streams: EventStreams) -> Sequence[HTTPRout
         *session_routes(services.sessions, services.turns),
         *message_routes(services.messages),
         *operation_routes(services.operations),
+        *command_routes(services.commands),
         *request_routes(services.requests),
         *transfer_routes(services.transfer),
         *file_routes(services.files),

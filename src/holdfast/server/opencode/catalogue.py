@@ -1,4 +1,4 @@
-"""What the server offers and where it is: health, models, agents, commands, projects, paths."""
+"""What the server offers and where it is: health, models, agents, projects, paths."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
@@ -9,7 +9,7 @@ from litestar.params import PathParameter
 from msgspec.structs import replace
 
 from holdfast import __version__
-from holdfast.core.catalogue import Agent, Command, ConfigProviders, Path, Project, ProviderList
+from holdfast.core.catalogue import Agent, ConfigProviders, Path, Project, ProviderList
 from holdfast.core.config import public_settings
 from holdfast.core.wire import Wire
 from holdfast.server.bodies import answer
@@ -51,10 +51,6 @@ def catalogue_routes(
     async def agents(instance: InstanceOfRequest) -> Response[bytes]:
         shown = [replace(agent, options=public_settings(agent.options)) for agent in instance.agents.values()]
         return answer(shown)
-
-    @get("/command", summary="Commands", **documented(list[Command]))
-    async def commands(instance: InstanceOfRequest) -> Response[bytes]:
-        return answer(instance.commands)
 
     @get("/path", summary="Where things are", **documented(Path))
     async def path(instance: InstanceOfRequest) -> Response[bytes]:
@@ -101,7 +97,6 @@ def catalogue_routes(
         config_providers,
         providers,
         agents,
-        commands,
         path,
         list_projects,
         current_project,

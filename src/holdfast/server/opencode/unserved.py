@@ -40,8 +40,6 @@ _UNSERVED: Final[Mapping[str, Sequence[str]]] = {
         "POST /experimental/project/{projectID}/copy",
         "DELETE /experimental/project/{projectID}/copy",
         "POST /experimental/project/{projectID}/copy/refresh",
-        "POST /session/{sessionID}/init",
-        "POST /session/{sessionID}/command",
     ),
     _ACCOUNTS: ("POST /experimental/console/switch",),
     _WORKSPACES: (
