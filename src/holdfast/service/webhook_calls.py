@@ -42,12 +42,20 @@ class Calls:
         try:
             async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
                 location = response.headers.get("location") if response.status in _REDIRECTS else None
-                return Reply(response.status, await response.content.read(self._bytes_max), location)
+                return Reply(response.status, await _beginning(response.content, self._bytes_max), location)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise Unreachable(type(error).__name__) from error
 
     async def close(self) -> None:
         await self._session.close()
+
+
+async def _beginning(content: aiohttp.StreamReader, bytes_max: int) -> bytes:
+    """The whole of a short answer, in however many pieces it comes."""
+    body = b""
+    while len(body) < bytes_max and (piece := await content.read(bytes_max - len(body))):
+        body += piece
+    return body
 
 
 class _ChoosyResolver(AbstractResolver):

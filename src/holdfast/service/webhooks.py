@@ -3,7 +3,8 @@
 Rules
  1. `https:` only, to public addresses: what a name resolves to is looked at when the connection is made, so a name cannot be
     turned round between check and use. Redirects are followed by the same rule, at most `REDIRECTS_MAX`.
- 2. `http:` to `localhost` and 127.0.0.x is for development, and only where the operator says so.
+ 2. `http:` to `localhost` and 127.0.0.x is for development, and only where the operator says so. Nobody is redirected there from
+    elsewhere.
  3. An answer counts only in time, and only its first bytes.
 """
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS: Final = 30
 ANSWER_BYTES_MAX: Final = 64 << 10
 REDIRECTS_MAX: Final = 3
+
+_GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class WebhookFailed(Exception):
@@ -67,11 +71,16 @@ async def check_names(url: str) -> None:
 
 
 def is_public(address: str | ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Global unicast. An IPv6 address that stands for an IPv4 one (mapped, 6to4, Teredo, NAT64) is what that one is."""
     address = ipaddress.ip_address(address)
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+        if inner is None and address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
         if inner is not None:
             return is_public(inner)
+        if address not in _GLOBAL_UNICAST:  # the registry of what is reserved elsewhere is longer than Python's
+            return False
     return address.is_global and not address.is_multicast
 
 
@@ -92,8 +101,9 @@ class Webhooks:
         if self._calls is None:
             self._calls = webhook_calls.Calls(self._may_reach, seconds_max=TIMEOUT_SECONDS, bytes_max=ANSWER_BYTES_MAX)
         try:
+            local = self.allow_local and _leads_home(url)
             for _ in range(REDIRECTS_MAX + 1):
-                check_url(url, allow_local=self.allow_local)
+                check_url(url, allow_local=local)
                 reply = await self._calls.post(url, body, headers)
                 if reply.location is not None:
                     url = urljoin(url, reply.location)
@@ -123,6 +133,10 @@ def _split(url: str) -> SplitResult:
     except ValueError:
         raise WebhookUrlRejected("The URL of a webhook must be a valid one.") from None
     return parts
+
+
+def _leads_home(url: str) -> bool:
+    return _is_local((_split(url).hostname or "").lower())
 
 
 def _is_local(host: str) -> bool:

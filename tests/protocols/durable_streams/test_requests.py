@@ -111,3 +111,18 @@ def test_an_event_source_that_comes_back_goes_on_after_its_last_event() -> None:
     last = "0000000000000007_0000000000000000"
 
     assert parse_read({b"last-event-id": last.encode()}, b"live=sse&offset=-1").offset == last
+
+
+@pytest.mark.parametrize(
+    ("accepted", "gzip"),
+    [
+        (b"gzip", True),
+        (b"br, GZIP;q=0.5", True),
+        (b"gzip;q=0", False),
+        (b"gzip; q=0.000, br", False),
+        (b"", False),
+        (b"x-gzipped", False),
+    ],
+)
+def test_an_answer_is_compressed_only_for_who_says_so(accepted: bytes, gzip: bool) -> None:
+    assert parse_read({b"accept-encoding": accepted}, b"").gzip == gzip

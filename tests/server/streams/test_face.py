@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from holdfast.service.session_streams import directory_id
 from holdfast.service.stream_access import StreamCredential
+from holdfast.testing.stories import Story
 from tests.server.streams.world import BYTES, JSON, TEXT, StreamWorld
 
 
@@ -135,6 +137,26 @@ async def test_an_append_can_ask_for_the_tail_it_knows(world: StreamWorld) -> No
     assert refused.next == (await world.request("HEAD", "s")).next
 
 
+async def test_an_append_for_a_tail_that_is_repeated_is_the_same_append(world: StreamWorld) -> None:
+    """Its answer was lost: the tail has moved since, but by this very append."""
+    tail = (await world.put("s", JSON, "[1]")).next
+    headers = {"if-match": tail, "producer-id": "p", "producer-epoch": "0", "producer-seq": "0"}
+    first = await world.post("s", "2", headers)
+    await world.restart()
+    again = await world.post("s", "2", headers)
+
+    assert (first.status, again.status) == (200, 204)
+    assert (await world.get("s")).json == [1, 2]
+
+
+async def test_of_two_appends_for_one_tail_one_is_made(world: StreamWorld) -> None:
+    tail = (await world.put("s", JSON, "[0]")).next
+    answers = await asyncio.gather(*(world.post("s", str(number), {"if-match": tail}) for number in range(1, 6)))
+
+    assert sorted(answer.status for answer in answers) == [204, 412, 412, 412, 412]
+    assert len((await world.get("s")).json) == 2
+
+
 async def test_a_duplicate_is_told_where_the_stream_ends(world: StreamWorld) -> None:
     producer = {"producer-id": "p", "producer-epoch": "0", "producer-seq": "0"}
     await world.put("s")
@@ -184,6 +206,43 @@ async def test_reads_keep_a_stream_alive_over_a_restart_and_cost_no_write(tmp_pa
         assert (await world.request("HEAD", "s")).status == 200
         world.clock.advance(20_000)
         assert (await world.request("HEAD", "s")).status == 404
+
+
+async def test_retention_by_size_keeps_at_least_so_many_bytes(world: StreamWorld) -> None:
+    await world.put("s", {**TEXT, "stream-retention": "bytes=10"})
+    for letter in "abcdef":
+        await world.post("s", letter * 4, TEXT)
+    await world.store.byte_streams.upkeep()
+
+    assert (await world.get("s")).body == b"ddddeeeeffff"
+
+
+@pytest.mark.parametrize("query", ["", "&live=long-poll", "&live=sse"])
+async def test_a_place_that_was_given_up_is_gone_in_every_way_of_reading(world: StreamWorld, query: str) -> None:
+    first = await world.put("s", {**JSON, "stream-retention": "records=1"}, "[1]")
+    await world.post("s", "2")
+    await world.post("s", "3")
+    await world.store.byte_streams.upkeep()
+
+    gone = await world.get("s", f"offset={first.next}{query}")
+    assert (gone.status, "stream-earliest-offset" in gone.headers) == (410, True)
+    fork = {"stream-forked-from": "/v1/stream/s", "stream-fork-offset": first.next}
+    assert (await world.put("f", fork)).status == 410
+
+
+async def test_what_a_fork_inherits_is_kept_while_it_lives(world: StreamWorld) -> None:
+    await world.put("s", {**JSON, "stream-retention": "records=1"}, "[1]")
+    await world.post("s", "2")
+    await world.put("f", {"stream-forked-from": "/v1/stream/s"})
+    await world.post("s", "3")
+    await world.post("s", "4")
+    await world.store.byte_streams.upkeep()
+    assert (await world.get("f")).json == [1, 2]
+
+    await world.request("DELETE", "f")
+    await world.post("s", "5")
+    await world.store.byte_streams.upkeep()
+    assert (await world.get("s")).json == [5]
 
 
 # --- live reads
@@ -280,6 +339,21 @@ async def test_a_credential_is_good_for_its_paths_and_rights_only(tmp_path: Path
         assert await status("writer", "PUT", "logs/b", **forking) == 403
 
 
+async def test_a_credential_may_be_for_sessions(tmp_path: Path) -> None:
+    credentials = (credential("one", read=("session/ses_one",)), credential("all", read=("session/", "all")))
+    async with StreamWorld(tmp_path, credentials=credentials) as world:
+        for id in ("ses_one", "ses_two"):
+            await world.store.append(id, Story(id).prompted())
+
+        async def status(token: str, path: str) -> int:
+            return (await world.get(path, headers={"authorization": f"Bearer {token}"})).status
+
+        assert [await status("one", f"session/{id}") for id in ("ses_one", "ses_two")] == [200, 403]
+        assert [await status("one", path) for path in ("session/ses_one/chat/msg_u1", "all")] == [200, 403]
+        assert [await status("all", path) for path in ("session/ses_two", "all")] == [200, 200]
+        assert await status("all", f"directory/{directory_id(Story().info.directory)}") == 403
+
+
 @pytest.mark.parametrize(
     ("path", "vouched"),
     [
@@ -328,6 +402,16 @@ async def test_a_client_that_asks_too_often_is_told_when_to_come_back(tmp_path: 
 
         assert [answer.status for answer in answers] == [404, 404, 429, 429]
         assert int(answers[-1].headers["retry-after"]) >= 1
+
+
+async def test_each_credential_has_a_rate_of_its_own(tmp_path: Path) -> None:
+    credentials = (credential("one", read=("",)), credential("two", read=("",)))
+    async with StreamWorld(tmp_path, requests_per_second=1, credentials=credentials) as world:
+        answers = [
+            await world.get("s", headers={"authorization": f"Bearer {token}"}) for token in ("one", "one", "two")
+        ]
+
+        assert [answer.status for answer in answers] == [404, 429, 404]
 
 
 async def test_every_answer_has_the_security_headers(world: StreamWorld) -> None:

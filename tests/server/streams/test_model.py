@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -145,6 +146,34 @@ class StreamMachine(RuleBasedStateMachine):
         messages, page = self.run(self.world.read_all(path, place))
         assert messages == stream.after("" if place == "-1" else place)
         assert page.closed == stream.closed
+
+    @rule(path=PATHS, choice=st.integers(0, 9))
+    def follow(self, path: str, choice: int) -> None:
+        """As a read, but live: everything up to now, then word that this is all (or the end)."""
+        stream = self.model.find(path)
+        if isinstance(stream, int):
+            assert stream == self.run(self.world.get(path, "live=sse&offset=-1")).status
+            return
+        places = ["-1", *(place for place, _ in stream.records)]
+        place = places[choice % len(places)]
+        stream.touched_ms = self.model.now_ms
+        messages, closed = self.run(self._follow(path, place))
+        assert messages == stream.after("" if place == "-1" else place)
+        assert closed == stream.closed
+
+    async def _follow(self, path: str, place: str) -> tuple[list[Any], bool]:
+        messages: list[Any] = []
+        async with self.world.sse(path, f"offset={place}") as reader:
+            while True:
+                frame = await reader.frame()
+                assert frame is not None
+                for event in frame.strip("\n").split("\n\n"):
+                    kind, data = event.split("\ndata:", 1)
+                    told = msgspec.json.decode(data.split("\nid:")[0].replace("\ndata:", "\n"))
+                    if kind == "event: data":
+                        messages += told
+                    elif told.get("upToDate"):
+                        return messages, told.get("streamClosed", False)
 
     @rule(milliseconds=st.sampled_from([1, 5_000, 5_000, 30_000]))
     def wait(self, milliseconds: int) -> None:

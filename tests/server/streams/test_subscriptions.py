@@ -2,17 +2,19 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import aiohttp
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from holdfast.core.subscriptions import WebhookUrlRejected
-from holdfast.service.webhooks import WebhookFailed, Webhooks, check_url, is_public
+from holdfast.service.webhooks import ANSWER_BYTES_MAX, WebhookFailed, Webhooks, check_url, is_public
 from tests.server.streams.world import JSON, StreamWorld
 
 
@@ -213,7 +215,8 @@ async def test_a_malformed_subscription_is_refused(body: bytes) -> None:
     "url",
     ["http://example.com/", "http://10.0.0.1/", "https://10.1.2.3/", "https://127.0.0.1/", "https://localhost/", "ftp://example.com/",
      "https://169.254.169.254/latest", "https://[::1]/", "https://[::ffff:10.0.0.1]/", "https://0x7f.1/", "https://2130706433/",
-     "https://a.internal/", "https://user:pw@example.com/", "https://[fd00::1]/", "https://100.64.0.1/", "https://", "nonsense"],
+     "https://a.internal/", "https://user:pw@example.com/", "https://[fd00::1]/", "https://100.64.0.1/", "https://", "nonsense",
+     "https://[::10.0.0.1]/", "https://[64:ff9b::10.0.0.1]/", "https://[64:ff9b:1::1]/", "https://[2002:a00:1::1]/", "https://[fec0::1]/"],
 )  # fmt: skip
 def test_a_webhook_leads_to_a_public_address_by_https(url: str) -> None:
     with pytest.raises(WebhookUrlRejected):
@@ -225,23 +228,148 @@ def test_localhost_is_for_development_where_the_operator_says_so() -> None:
     with pytest.raises(WebhookUrlRejected):
         check_url("http://localhost:8080/", allow_local=False)
     assert not is_public("192.168.1.1")
-    assert is_public("1.1.1.1")
+    for public in ("1.1.1.1", "2606:4700:4700::1111", "64:ff9b::1.1.1.1", "::ffff:1.1.1.1"):
+        assert is_public(public)
 
 
-async def test_a_redirect_into_a_private_network_is_not_followed() -> None:
+@asynccontextmanager
+async def redirecting(to: str) -> AsyncIterator[str]:
+    """A webhook that says it is somewhere else."""
+
     async def redirect(request: web.Request) -> web.Response:
-        raise web.HTTPTemporaryRedirect("http://10.0.0.1/")
+        raise web.HTTPTemporaryRedirect(to)
 
     app = web.Application()
     app.router.add_post("/", redirect)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    webhooks = Webhooks(allow_local=True)
-    with pytest.raises(WebhookFailed, match="localhost"):
-        await webhooks.post(f"http://127.0.0.1:{runner.addresses[0][1]}/", b"", {})
-    await webhooks.close()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
     await runner.cleanup()
+
+
+@asynccontextmanager
+async def calling(*, allow_local: bool) -> AsyncIterator[Webhooks]:
+    webhooks = Webhooks(allow_local=allow_local)
+    yield webhooks
+    await webhooks.close()
+
+
+async def test_a_redirect_into_a_private_network_is_not_followed() -> None:
+    async with redirecting("http://10.0.0.1/") as url, calling(allow_local=True) as webhooks:
+        with pytest.raises(WebhookFailed, match="localhost"):
+            await webhooks.post(url, b"", {})
+
+
+class Names:
+    """A name server that says something else each time it is asked. `asked` is what for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **answers: list[str]) -> None:
+        self.asked: list[str] = []
+        self._answers = {name.replace("_", "."): addresses for name, addresses in answers.items()}
+        monkeypatch.setattr(socket, "getaddrinfo", self._getaddrinfo)
+
+    def _getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> list[Any]:
+        self.asked.append(host)
+        addresses = self._answers[host]
+        address = addresses.pop(0) if len(addresses) > 1 else addresses[0]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+
+async def test_a_name_that_leads_into_a_private_network_is_no_webhook(monkeypatch: pytest.MonkeyPatch) -> None:
+    Names(monkeypatch, evil_example=["10.0.0.1"])
+    async with StreamWorld() as world:
+        status, answer = await call(world, "PUT", "subscriptions/s", webhook("https://evil.example/"))
+
+        assert (status, answer["error"]["code"]) == (400, "WEBHOOK_URL_REJECTED")
+        assert (await call(world, "GET", "subscriptions/s"))[0] == 404
+
+
+async def test_a_name_that_is_turned_round_after_the_check_leads_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DNS rebinding: public when the subscription is made, the server's own machine when it is called."""
+    connections = 0
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        writer.close()
+
+    victim = await asyncio.start_server(connected, "127.0.0.1", 0)
+    port = victim.sockets[0].getsockname()[1]
+    names = Names(monkeypatch, evil_example=["1.1.1.1", "127.0.0.1"])
+    async with calling(allow_local=True) as webhooks:
+        await webhooks.check(f"https://evil.example:{port}/")
+        with pytest.raises(WebhookFailed, match="could not be reached"):
+            await webhooks.post(f"https://evil.example:{port}/", b"", {})
+    victim.close()
+
+    assert names.asked == ["evil.example"] * 2
+    assert connections == 0
+
+
+async def test_a_redirect_to_a_name_that_leads_into_a_private_network_is_not_followed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Names(monkeypatch, evil_example=["192.168.0.1"])
+    async with redirecting("https://evil.example/") as url, calling(allow_local=True) as webhooks:
+        with pytest.raises(WebhookFailed, match="could not be reached"):
+            await webhooks.post(url, b"", {})
+
+
+async def test_nobody_is_redirected_to_localhost_from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`localhost` is for whoever subscribed with it."""
+    called: list[str] = []
+
+    class Nothing:
+        async def read(self, size: int) -> bytes:
+            return b""
+
+    class Elsewhere:
+        status = 307
+        content = Nothing()
+        headers: ClassVar = {"location": "http://127.0.0.1:1/"}
+
+        async def __aenter__(self) -> "Elsewhere":
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+    def post(self: object, url: str, **_: Any) -> Elsewhere:
+        called.append(url)
+        return Elsewhere()
+
+    monkeypatch.setattr(aiohttp.ClientSession, "post", post)
+    async with calling(allow_local=True) as webhooks:
+        with pytest.raises(WebhookFailed, match="must use https"):
+            await webhooks.post("https://public.example/", b"", {})
+
+    assert called == ["https://public.example/"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "taken"), [([b'{"done"', b":true}"], 13), ([b"x" * ANSWER_BYTES_MAX] * 3, ANSWER_BYTES_MAX)]
+)
+async def test_a_short_answer_is_read_whole_and_of_a_long_one_the_beginning(pieces: list[bytes], taken: int) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with suppress(ConnectionError):  # nobody reads on
+            for piece in pieces:
+                await response.write(piece)
+                await asyncio.sleep(0.05)
+        return response
+
+    app = web.Application()
+    app.router.add_post("/", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with calling(allow_local=True) as webhooks:
+        got = await webhooks.post(f"http://127.0.0.1:{runner.addresses[0][1]}/", b"", {})
+    await runner.cleanup()
+
+    assert got.body == b"".join(pieces)[:taken]
 
 
 def _decode(text: str) -> bytes:

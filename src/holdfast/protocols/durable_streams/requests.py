@@ -156,8 +156,17 @@ def parse_read(headers: Headers, query: bytes) -> ReadRequest:
         live,
         parameters.get("cursor"),
         _text(headers, b"if-none-match"),
-        b"gzip" in headers.get(b"accept-encoding", b""),
+        _takes_gzip(headers.get(b"accept-encoding", b"")),
     )
+
+
+def _takes_gzip(accepted: bytes) -> bool:
+    """`gzip;q=0` is how a client says that it does not."""
+    for coding in accepted.lower().split(b","):
+        name, _, weight = coding.partition(b";")
+        if name.strip() == b"gzip":
+            return not re.fullmatch(rb"\s*q\s*=\s*0(\.0*)?\s*", weight)
+    return False
 
 
 def _parse_query(query: bytes) -> dict[str, str]:
