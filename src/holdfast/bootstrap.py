@@ -46,6 +46,7 @@ from holdfast.service.session_streams import SessionStreams
 from holdfast.service.signing import Signer
 from holdfast.service.streams import StreamService
 from holdfast.service.subscriptions import SubscriptionService
+from holdfast.service.upkeep import Upkeep
 from holdfast.service.webhooks import Webhooks
 from holdfast.storage.memory import MemoryStore
 from holdfast.storage.sqlite import SqliteReader, SqliteStore, holder
@@ -177,14 +178,21 @@ class Application:
         self._clock = clock
         self._processes = processes
         self._connections = connections
-        self._compaction: asyncio.Task[None] | None = None
+        self._upkeep = Upkeep(
+            store,
+            clock=clock,
+            instances=instances,
+            tool_output=tool_output if settings.data is not None else None,
+            snapshots=snapshots,
+        )
+        self._background: tuple[asyncio.Task[None], ...] = ()
         self._stopping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         await self.engine.start()
         await self.subscriptions.start()
         await self.streams.start()
-        self._compaction = asyncio.create_task(self._compact())
+        self._background = (asyncio.create_task(self._compact()), asyncio.create_task(self._upkeep.run()))
 
     async def stop(self) -> None:
         """In good order. May be called more than once; returns when all is done."""
@@ -193,8 +201,8 @@ class Application:
         await asyncio.shield(self._stopping)
 
     async def _stop(self) -> None:
-        if self._compaction is not None:
-            self._compaction.cancel()
+        for task in self._background:
+            task.cancel()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.engine.stop(), _ENGINE_SECONDS_MAX)
         self.services.turns.stop()

@@ -19,6 +19,7 @@ import os
 import re
 import shutil
 import stat
+import time
 from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -60,6 +61,8 @@ _SETTINGS: Final = """\
 [gc]
 	auto = 0
 """
+_OWN_CONFIGURATION_ONLY: Final = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+_UNFINISHED: Final = ".new"
 _ATTRIBUTES: Final = "* -text -filter -ident !eol !working-tree-encoding !diff !merge !whitespace\n"
 
 
@@ -104,6 +107,22 @@ class Snapshots:
             self._known[root] = found
         return found
 
+    async def tidy(self) -> None:
+        """Remove what is older than KEPT_DAYS: snapshots, whole repositories in which none was taken since, and what a kill left
+        half made."""
+        for repository in await asyncio.to_thread(self._repositories):
+            known = next((tree for tree in self._known.values() if tree.is_in(repository)), None)
+            if known is None and await asyncio.to_thread(_is_unused, repository):
+                await asyncio.to_thread(shutil.rmtree, repository, ignore_errors=True)
+            elif is_installed() and repository.suffix != _UNFINISHED:
+                await _collect_garbage(repository)
+
+    def _repositories(self) -> list[Path]:
+        try:
+            return sorted((self._data / "snapshots").iterdir())
+        except FileNotFoundError:
+            return []
+
 
 class _Limits(msgspec.Struct, frozen=True):
     file_bytes: int
@@ -128,8 +147,7 @@ class WorkTree:
             variables={
                 "GIT_DIR": str(repository),
                 "GIT_WORK_TREE": root,
-                "GIT_CONFIG_GLOBAL": os.devnull,
-                "GIT_CONFIG_NOSYSTEM": "1",
+                **_OWN_CONFIGURATION_ONLY,
                 "GIT_ATTR_NOSYSTEM": "1",
             },
         )
@@ -223,8 +241,10 @@ class WorkTree:
     async def tidy(self) -> None:
         """Remove what only snapshots older than KEPT_DAYS have, and pack the rest. Takes and restores go on meanwhile."""
         if is_installed() and self._repository.is_dir():
-            expiry = f"--prune={KEPT_DAYS}.days.ago"
-            await self._git.run("gc", "--quiet", expiry, seconds_max=_TIDY_SECONDS_MAX)
+            await _collect_garbage(self._repository)
+
+    def is_in(self, repository: Path) -> bool:
+        return self._repository in (repository, repository.with_suffix(""))
 
     # --- taking
 
@@ -317,10 +337,10 @@ class WorkTree:
 
     async def _create(self) -> None:
         """Appears under its name only when it is complete."""
-        unfinished = self._repository.with_suffix(".new")
+        unfinished = self._repository.with_suffix(_UNFINISHED)
         await asyncio.to_thread(shutil.rmtree, unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        git = Git(directory=str(unfinished), variables={"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"})
+        git = Git(directory=str(unfinished), variables=_OWN_CONFIGURATION_ONLY)
         await git.run("init", "--quiet", "--bare", "--template=", ".")
         with (unfinished / "config").open("a") as file:
             file.write(_SETTINGS)
@@ -426,6 +446,20 @@ class WorkTree:
         path = os.path.normpath(os.path.join(self._root, file))
         is_inside = path.startswith(self._root.rstrip("/") + "/")
         return os.fsencode(os.path.relpath(path, self._root)) if is_inside else None
+
+
+async def _collect_garbage(repository: Path) -> None:
+    git = Git(directory=str(repository), variables={"GIT_DIR": str(repository), **_OWN_CONFIGURATION_ONLY})
+    await git.run("gc", "--quiet", f"--prune={KEPT_DAYS}.days.ago", seconds_max=_TIDY_SECONDS_MAX)
+
+
+def _is_unused(repository: Path) -> bool:
+    """No snapshot was taken since: each but the one that finds nothing changed writes the index."""
+    try:
+        changed = max(path.stat().st_mtime for path in (repository, repository / "index") if path.exists())
+    except (OSError, ValueError):
+        return False
+    return changed < time.time() - KEPT_DAYS * 24 * 3600
 
 
 def _is_everything(root: str) -> bool:

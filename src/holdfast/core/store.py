@@ -204,7 +204,8 @@ class SessionStore(StreamStore, Protocol):
         `events` are the events, or a function that decides them from the state they will meet (possibly none).
         Each event gets an id (`evt_…`). The first event of a new session is `session.created`.
         `expected`: only if the session is at this version. `key`: idempotency key within the session; a second append
-        with it records nothing and answers what the first was answered. `lease`: only while it is the newest.
+        with it records nothing and answers what the first was answered, until `forget_keys`. `lease`: only while it is
+        the newest.
 
         Raises NotFound (no such session, or deleted), VersionConflict, LeaseLost, StorageError; an event that the
         reducer refuses (NotFound, Conflict) refuses the whole append. When it raises, nothing was recorded;
@@ -281,6 +282,10 @@ class SessionStore(StreamStore, Protocol):
         """Remove one small batch of records that a later record of the same part made redundant: deltas, and `running`
         updates of tools, of parts that closed before the given time; also the records of deleted sessions up to their
         `session.deleted`. Answers how many records went away (0: nothing left to do). Appends go on meanwhile."""
+        ...
+
+    async def forget_keys(self, *, before_ms: int, keys_max: int) -> int:
+        """Forget one small batch of idempotency keys whose append is older than this. Answers how many (0: none is left)."""
         ...
 
     def verify(self) -> AsyncIterator[Difference]:

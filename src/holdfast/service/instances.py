@@ -1,13 +1,13 @@
 """A project directory as the server works on it: its project, configuration, models, agents and commands.
 
-Made when a directory is first asked for and kept until it is disposed of (or until many others were used since). One
+Made when a directory is first asked for and kept until it is disposed of, idle, or many others were used since. One
 directory has one instance, however it is spelled. Configuration files are looked at again every now and then, so an edit
 holds for the next prompt; a turn that runs keeps the last configuration that could be read.
 """
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -119,6 +119,12 @@ class Instances:
         """Forget one instance, or all: the next request makes it anew."""
         for spelled, (instance, _) in tuple(self._known.items()):
             if directory is None or instance.directory == directory:
+                del self._known[spelled]
+
+    def drop_idle(self, before_ms: int, *, keep: Collection[str]) -> None:
+        """Forget those that nobody asked for since, but for those of the directories in `keep`."""
+        for spelled, (instance, asked_ms) in tuple(self._known.items()):
+            if asked_ms < before_ms and instance.directory not in keep:
                 del self._known[spelled]
 
     async def _open(self, spelled: str) -> Instance:

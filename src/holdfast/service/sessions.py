@@ -225,7 +225,8 @@ class SessionService:
             if isinstance(outcome, BaseException) and not isinstance(outcome, NotFound):
                 raise outcome
         await self._store.append(
-            session_id, lambda get: [SessionDeleted(session_id=session_id, info=session_of(get, session_id))]
+            session_id,
+            lambda get: [SessionDeleted(session_id=session_id, info=_remembered(session_of(get, session_id)))],
         )
 
 
@@ -250,6 +251,13 @@ def session_of(get: Get, session_id: str) -> Session:
     if not isinstance(session, Session):
         raise NotFound("Session", session_id)
     return session
+
+
+def _remembered(session: Session) -> Session:
+    """What stays of a deleted session for ever is its last record: without the patches, which may be megabytes."""
+    summary = replace(session.summary, diffs=None) if session.summary is not None else None
+    revert = replace(session.revert, diff=None) if session.revert is not None else None
+    return replace(session, summary=summary, revert=revert)
 
 
 def _title(title: str | None, now_ms: int, *, is_child: bool) -> str:

@@ -334,6 +334,18 @@ class MemoryStore:
         self._log = [record for record in self._log if record.offset not in removed]
         return len(removed)
 
+    async def forget_keys(self, *, before_ms: int, keys_max: int) -> int:
+        self._check_open()
+        old = [
+            (stream, key)
+            for stream in self._streams.values()
+            for key, appended in stream.keys.items()
+            if to_position(appended.offset) < before_ms * 1000
+        ][:keys_max]
+        for stream, key in old:
+            del stream.keys[key]
+        return len(old)
+
     async def verify(self) -> AsyncIterator[Difference]:
         for stream in self._streams.values():
             log = [record for record in self._log if record.session_id == stream.session_id]

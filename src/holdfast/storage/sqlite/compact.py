@@ -39,3 +39,14 @@ def compact(database: Database, closed_before_ms: int, records_max: int) -> int:
             if part is None:
                 database.run("DELETE FROM receipt WHERE stream = ?", stream)
     return removed
+
+
+def forget_keys(database: Database, before_ms: int, keys_max: int) -> int:
+    """One batch of receipts. The position in one is that of its append, and so the time of it (`append`, rule 2)."""
+    old = database.all(
+        "DELETE FROM receipt WHERE (stream, key) IN (SELECT stream, key FROM receipt WHERE position < ? LIMIT ?)"
+        " RETURNING 1",
+        before_ms * 1000,
+        keys_max,
+    )
+    return len(old)

@@ -39,7 +39,7 @@ from holdfast.storage.byte_streams import Access
 from holdfast.storage.sqlite import search, verify, verify_streams
 from holdfast.storage.sqlite.append import Appender
 from holdfast.storage.sqlite.byte_streams import Both, ByteStreamRows, SqliteByteStreams
-from holdfast.storage.sqlite.compact import compact
+from holdfast.storage.sqlite.compact import compact, forget_keys
 from holdfast.storage.sqlite.database import Database, DriverError, is_damage, storage_errors, to_storage_error
 from holdfast.storage.sqlite.files import DATABASE_NAME, DirectoryLock, open_reader, open_writer
 from holdfast.storage.sqlite.read import Queries
@@ -251,6 +251,9 @@ class SqliteStore:
             return compact(self._database, closed_before_ms, records_max)
 
         return await self._writer.submit(job)
+
+    async def forget_keys(self, *, before_ms: int, keys_max: int) -> int:
+        return await self._writer.submit(lambda: forget_keys(self._database, before_ms, keys_max))
 
     async def verify(self) -> AsyncIterator[Difference]:
         for difference in await self._query(lambda queries: verify.structure(queries.database)):

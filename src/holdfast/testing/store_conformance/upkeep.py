@@ -51,6 +51,20 @@ class Upkeep(StoreSuite):
         assert types(await log(store))[-4:] == ["message.part.updated"] * 4
         await assert_state_is(Fold(events(await log(store))), store, story.id)
 
+    async def test_old_idempotency_keys_are_forgotten_in_batches(self, store: SessionStore, clock: StoreClock) -> None:
+        story = Story()
+        for day in range(4):
+            clock.now_ms = NOW_MS + day * 1000
+            await store.append(story.id, story.prompted() if day == 0 else [story.status()], key=f"k{day}")
+
+        assert await store.forget_keys(before_ms=NOW_MS - 1, keys_max=10) == 0
+        assert await store.forget_keys(before_ms=NOW_MS + 3000, keys_max=2) == 2
+        assert await store.forget_keys(before_ms=NOW_MS + 3000, keys_max=2) == 1
+        assert await store.forget_keys(before_ms=NOW_MS + 3000, keys_max=2) == 0
+        assert (await store.append(story.id, [story.status()], key="k3")).duplicate
+        assert not (await store.append(story.id, [story.status()], key="k0")).duplicate
+        assert [difference async for difference in store.verify()] == []
+
     async def test_a_young_part_is_left_alone(self, store: SessionStore, clock: StoreClock) -> None:
         story = Story()
         for number in range(3):
