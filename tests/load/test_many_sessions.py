@@ -42,6 +42,7 @@ class Subscriber(asyncio.Protocol):
 
     async def connect(self, *, reading: bool = True) -> None:
         assert self._address.hostname
+        assert self._address.port
         loop = asyncio.get_running_loop()
         self.transport, _ = await loop.create_connection(lambda: self, self._address.hostname, self._address.port)
         if not reading:
