@@ -446,6 +446,30 @@ def test_no_secret_is_shown(disk: Disk) -> None:
     assert shown["model"] == "p/m"
 
 
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        (["run", "--token", SECRET, "--fast"], ["run", "--token", "…", "--fast"]),
+        (["run", f"--api-key={SECRET}", "-v"], ["run", "--api-key=…", "-v"]),
+        (["env", f"GITHUB_TOKEN={SECRET}", "run"], ["env", "GITHUB_TOKEN=…", "run"]),
+        (["run", "-H", f"Authorization: Bearer {SECRET}"], ["run", "-H", "Authorization: …"]),
+        (["run", f"https://u:{SECRET}@h/a?key={SECRET}&page=2"], ["run", "https://h/a?key=…&page=2"]),
+        (["npx", "-y", "server", "--root=/a", "--token"], ["npx", "-y", "server", "--root=/a", "--token"]),
+    ],
+)
+def test_arguments_that_are_named_like_secrets_are_not_shown(disk: Disk, command: list[str], shown: list[str]) -> None:
+    disk.write(disk.worktree / "opencode.json", {"mcp": {"s": {"type": "local", "command": command}}})
+    server = (public(disk.config()).mcp or {})["s"]
+    assert list(server.command or ()) == shown
+
+
+def test_parameters_of_an_address_that_are_named_like_secrets_are_not_shown(disk: Disk) -> None:
+    address = f"https://u:{SECRET}@h/mcp?version=2&api_key={SECRET}#there"
+    disk.write(disk.worktree / "opencode.json", {"mcp": {"s": {"type": "remote", "url": address}}})
+    server = (public(disk.config()).mcp or {})["s"]
+    assert server.url == "https://h/mcp?version=2&api_key=…#there"
+
+
 @given(
     st.dictionaries(
         st.text(),

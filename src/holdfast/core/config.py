@@ -8,7 +8,7 @@ Values may be secrets (`api_key`, headers, environments): only what `public` giv
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 import msgspec
@@ -348,6 +348,9 @@ HARMLESS_OPTIONS = frozenset({"baseURL", "enterpriseUrl", "region", "location", 
 
 _SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|cookie", re.IGNORECASE)
 _USER_INFO = re.compile(r"//[^/@\s]*@")
+_QUERY_VALUE = re.compile(r"(?<=[?&;])([^=&;#\s]+)=([^&;#\s]+)")
+_NAMED_VALUE = re.compile(r"([^\s=:]+)([=:]\s*)\S.*", re.DOTALL)
+_LEFT_OUT = "…"
 
 
 def public(config: Config) -> Config:
@@ -362,7 +365,15 @@ def public(config: Config) -> Config:
         for name, provider in (config.provider or {}).items()
     }
     servers = {
-        name: replace(server, environment=None, headers=None, oauth=None) for name, server in (config.mcp or {}).items()
+        name: replace(
+            server,
+            command=_public_command(server.command),
+            url=public_address(server.url) if server.url is not None else None,
+            environment=None,
+            headers=None,
+            oauth=None,
+        )
+        for name, server in (config.mcp or {}).items()
     }
     agents = {
         name: replace(agent, options=public_settings(agent.options) if agent.options is not None else None)
@@ -382,7 +393,10 @@ def public(config: Config) -> Config:
 def _public_commands(formatters: bool | dict[str, FormatterConfig] | None) -> bool | dict[str, FormatterConfig] | None:
     if not isinstance(formatters, dict):
         return formatters
-    return {name: replace(formatter, environment=None) for name, formatter in formatters.items()}
+    return {
+        name: replace(formatter, environment=None, command=_public_command(formatter.command))
+        for name, formatter in formatters.items()
+    }
 
 
 def _public_servers(
@@ -390,7 +404,10 @@ def _public_servers(
 ) -> bool | dict[str, LanguageServerConfig] | None:
     if not isinstance(servers, dict):
         return servers
-    return {name: replace(server, env=None, initialization=None) for name, server in servers.items()}
+    return {
+        name: replace(server, env=None, initialization=None, command=_public_command(server.command))
+        for name, server in servers.items()
+    }
 
 
 def public_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -409,8 +426,30 @@ def public_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def public_address(url: str) -> str:
-    """Without the user and password that some put into it."""
-    return _USER_INFO.sub("//", url)
+    """Without what some put into it: a user and password, and parameters that are named like secrets."""
+    return _QUERY_VALUE.sub(
+        lambda found: f"{found[1]}={_LEFT_OUT}" if _SECRET_NAME.search(found[1]) else found[0],
+        _USER_INFO.sub("//", url),
+    )
+
+
+def _public_command(command: Sequence[str] | None) -> tuple[str, ...] | None:
+    """A command line without the values of arguments that are named like secrets: `--token T`, `--api-key=K`, `TOKEN=T`,
+    `Authorization: Bearer B`."""
+    if command is None:
+        return None
+    shown: list[str] = []
+    is_secret = False
+    for argument in command:
+        named = _NAMED_VALUE.fullmatch(argument)
+        if is_secret and not argument.startswith("-"):
+            shown.append(_LEFT_OUT)
+        elif named is not None and "//" not in named[1] and _SECRET_NAME.search(named[1]):
+            shown.append(f"{named[1]}{named[2]}{_LEFT_OUT}")
+        else:
+            shown.append(public_address(argument))
+        is_secret = argument.startswith("-") and named is None and _SECRET_NAME.search(argument) is not None
+    return tuple(shown)
 
 
 def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -490,6 +490,7 @@ async def test_cancelling_before_the_answer_begins_stops_the_llm() -> None:
         ({"baseURL": "http://a/v1", "chunkTimeout": "5"}, "provider.p.options"),
         ({"baseURL": "http://a/v1", "headers": {"X": "a\nb"}}, "no HTTP header can hold"),
         ({"baseURL": "http://a/v1", "apiKey": f"{KEY}\n"}, "no HTTP header can hold"),
+        ({"baseURL": f"http://u:{KEY}@a/v1", "apiKey": KEY}, "only one can be sent"),
     ],
 )
 def test_options_that_do_not_do_are_refused_with_their_place(options: dict[str, Any], complaint: str) -> None:

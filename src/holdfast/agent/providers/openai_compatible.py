@@ -58,6 +58,12 @@ def create(model: Model, options: Mapping[str, Any], connections: Connections) -
     for name, value in headers.items():
         if not (name + value).isprintable():
             raise Invalid(f"{place}: {name!r} holds a character that no HTTP header can hold.", field=place)
+    if "@" in address.netloc and any(
+        value and name.lower() in ("apikey", "authorization") for name, value in headers.items()
+    ):
+        raise Invalid(
+            f"{place} has a user and password in baseURL, and a key besides: only one can be sent.", field=place
+        )
     return OpenAICompatible(model, address, settings, connections)
 
 
