@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
+
+import structlog
 
 from holdfast.agent.runner.environment import Environment
 from holdfast.agent.runner.session_log import SessionLog
@@ -10,6 +12,11 @@ from holdfast.agent.runner.worker import Worker
 from holdfast.core.clock import Clock
 from holdfast.core.ids import Prefix
 from holdfast.core.store import SessionStore
+
+DEATHS_MAX: Final = 2
+"""So many workers of a session may die of a defect in a row before its turn is given up."""
+
+log = structlog.get_logger()
 
 
 class Engine:
@@ -33,6 +40,7 @@ class Engine:
         self._owner = owner
         self._workers: dict[str, tuple[Worker, asyncio.Task[None]]] = {}
         self._others: set[asyncio.Task[None]] = set()
+        self._deaths: dict[str, int] = {}
         self._stopping = False
 
     async def start(self) -> None:
@@ -48,6 +56,9 @@ class Engine:
         if known is not None:
             known[0].poked = True
             return
+        self._begin(session_id, gives_up=self._deaths.get(session_id, 0) > DEATHS_MAX)
+
+    def _begin(self, session_id: str, *, gives_up: bool) -> None:
         record = SessionLog(session_id, store=self._store, clock=self._clock, new_id=self._new_id)
         worker = Worker(
             record,
@@ -57,16 +68,32 @@ class Engine:
             owner=self._owner,
             beside=self._beside,
         )
-        task = asyncio.create_task(worker.run(), name=f"turn {session_id}")
+        work = worker.give_up() if gives_up else worker.run()
+        task = asyncio.create_task(work, name=f"turn {session_id}")
         self._workers[session_id] = (worker, task)
         task.add_done_callback(lambda done: self._ended(session_id, worker, done))
 
     def _ended(self, session_id: str, worker: Worker, task: asyncio.Task[None]) -> None:
+        """A worker that died of a defect would leave its session busy for ever: begin again, some times, then give the turn
+        up. If not even that can be recorded, the session waits for the next prompt, or for a restart."""
         del self._workers[session_id]
-        if not task.cancelled():
-            task.result()  # a defect in the worker shows up in the loop's exception handler, not in silence
-        if worker.poked:
+        if task.cancelled():
+            self._deaths.pop(session_id, None)
+            return
+        error = task.exception()
+        if error is None:
+            self._deaths.pop(session_id, None)
+            if worker.poked:
+                self.wake(session_id)
+            return
+        if not isinstance(error, Exception):
+            raise error  # the process is to end: the loop's exception handler says so
+        deaths = self._deaths[session_id] = self._deaths.get(session_id, 0) + 1
+        log.error("worker.died", session=session_id, deaths=deaths, exc_info=error)
+        if deaths <= DEATHS_MAX + 1:
             self.wake(session_id)
+        else:
+            del self._deaths[session_id]
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

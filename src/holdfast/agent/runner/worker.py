@@ -101,6 +101,28 @@ class Worker:
                 with contextlib.suppress(HoldfastError):
                     await self._store.release(self._log.lease)
 
+    async def give_up(self) -> None:
+        """Workers of this session died of a defect, again and again: end its turn with as little as possible, so that the next
+        prompt is answered."""
+        ref = self._log.new_id("evt").replace("evt_", "err_")
+        log.error("turn.given_up", session=self._session_id, ref=ref)
+        background = asyncio.create_task(self._hold_lease())
+        try:
+            await self._claim()
+            state = await self._log.state()
+            error = turn.unknown_error("The turn was given up after a defect of Holdfast.", ref)
+            await self._log.append(lambda get: turn.give_up(get, state, error, self._log.now_ms()))
+            self.poked = True  # for what waits in the queue
+        except HoldfastError as end:
+            if not _is_end(end):
+                raise
+        finally:
+            background.cancel()
+            await asyncio.gather(background, return_exceptions=True)
+            if self._log.lease is not None:
+                with contextlib.suppress(HoldfastError):
+                    await self._store.release(self._log.lease)
+
     async def _one_step(self) -> bool:
         """Do the next thing; False when there is nothing left to do."""
         self.poked = False

@@ -25,6 +25,7 @@ from holdfast.agent.tools.pipes import OutputPipe
 _GATE: Final = 'read -r _ || exit 125; exec "$0" -c -- "$1" </dev/null'
 _REAP_SECONDS_MAX: Final = 2.0
 _FAREWELL_SECONDS_MAX: Final = 4.0
+_PROBE_SECONDS_MAX: Final = 10.0
 
 _PART: Final = "HOLDFAST_PART"
 _GUARDIAN: Final = "HOLDFAST_GUARDIAN"
@@ -225,7 +226,13 @@ def _parent_death_signal() -> tuple[str, ...]:
         return ()
     prefix = (setpriv, "--pdeathsig", "KILL", "--")
     try:
-        probe = subprocess.run([*prefix, "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    except OSError:
+        probe = subprocess.run(
+            [*prefix, "true"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=_PROBE_SECONDS_MAX,
+        )
+    except (OSError, subprocess.TimeoutExpired):
         return ()
     return prefix if probe.returncode == 0 else ()

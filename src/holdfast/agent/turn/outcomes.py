@@ -351,11 +351,28 @@ def stop_turn(
     return events + end_turn(get, session_id, active.message_id, outcome)
 
 
+def give_up(get: Get, state: TurnState, error: MessageError, now: int) -> list[Event]:
+    """End the turn that is active, or next, with nothing but what stands in the log: no new message, no totals."""
+    session_id = state.session.id
+    active = state.turns.active
+    if active is None and not state.turns.queue:
+        return []
+    message_id = active.message_id if active is not None else state.turns.queue[0]
+    events: list[Event] = [] if active is not None else [TurnStarted(session_id=session_id, message_id=message_id)]
+    step = state.steps[-1] if state.steps and active is not None else None
+    if step is not None and assistant(step).time.completed is None:
+        info = assistant(step)
+        ended = replace(info, error=error, time=replace(info.time, completed=now))
+        events += [*settled(step.parts, now), message_updated(ended)]
+    events.append(SessionErrored(session_id=session_id, error=error))
+    return events + end_turn(get, session_id, message_id, "failed")
+
+
 def end_turn(get: Get, session_id: str, message_id: str, outcome: TurnOutcome) -> list[Event]:
     """The terminal event of a turn; the session is idle then, unless another prompt waits."""
     events: list[Event] = [TurnEnded(session_id=session_id, message_id=message_id, outcome=outcome)]
     turns = get(TURNS)
-    if not (isinstance(turns, Turns) and turns.queue):
+    if not (isinstance(turns, Turns) and set(turns.queue) - {message_id}):
         events += [SessionStatusChanged(session_id=session_id, status=IDLE), SessionIdled(session_id=session_id)]
     return events
 
