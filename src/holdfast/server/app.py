@@ -149,7 +149,7 @@ class _Server:
                 await _refuse(send, refusal, ())
                 return
         try:
-            await self._stream_face(scope, receive, send)
+            await self._stream_face(scope, headers, receive, send)
         except Exception as error:
             if send.started:
                 raise

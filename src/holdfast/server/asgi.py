@@ -46,23 +46,22 @@ async def read_body(
     receive: Receive, headers: Mapping[bytes, bytes], bytes_max: int, *, hint: str | None = None
 ) -> bytes:
     """All of a request's body. Raises TooLarge as early as it is known, with the hint; Invalid if the client goes meanwhile."""
-    too_large = TooLarge(f"The body is larger than {bytes_max} bytes.", hint=hint)
     length = headers.get(b"content-length")
-    if length is not None and int(length) > bytes_max:
-        raise too_large
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    size = len(body)
-    pieces = [body]
-    while message.get("more_body", False) and size <= bytes_max:
-        message = await receive()
-        pieces.append(message.get("body", b""))
-        size += len(pieces[-1])
+    size = int(length) if length is not None else 0
+    pieces: list[bytes] = []
+    if size <= bytes_max:
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Invalid("The request was cut off.")
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if size > bytes_max or not message.get("more_body", False):
+                break
     if size > bytes_max:
-        raise too_large
-    if message["type"] == "http.disconnect":
-        raise Invalid("The request was cut off.")
-    return body if len(pieces) == 1 else b"".join(pieces)
+        raise TooLarge(f"The body is larger than {bytes_max} bytes.", hint=hint)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 async def disconnected(receive: Receive) -> None:

@@ -151,7 +151,7 @@ class StreamWorld:
             given = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        task = asyncio.ensure_future(self.face(scope, receive, sent.put))
+        task = asyncio.ensure_future(self.face(scope, dict(scope["headers"]), receive, sent.put))
         task.add_done_callback(lambda _: sent.put_nowait(None))
         try:
             while (message := await sent.get()) is not None:

@@ -23,6 +23,7 @@ HEADER_CHARACTERS_MAX: Final = 1024
 Headers = Mapping[bytes, bytes]
 Live = Literal["long-poll", "sse"]
 
+_PRODUCER: Final = frozenset((b"producer-id", b"producer-epoch", b"producer-seq"))
 _OFFSET: Final = re.compile(r"[0-9]{16}_[0-9]{16}", re.ASCII)
 _DIGITS: Final = re.compile(r"[0-9]+", re.ASCII)
 _TTL: Final = re.compile(r"0|[1-9][0-9]*", re.ASCII)
@@ -206,9 +207,9 @@ def _is_closed(headers: Headers) -> bool:
 
 
 def _producer(headers: Headers) -> ProducerHeaders | None:
-    id, epoch, seq = (_text(headers, name) for name in (b"producer-id", b"producer-epoch", b"producer-seq"))
-    if id is None and epoch is None and seq is None:
+    if _PRODUCER.isdisjoint(headers):
         return None
+    id, epoch, seq = (_text(headers, name) for name in (b"producer-id", b"producer-epoch", b"producer-seq"))
     if id is None or epoch is None or seq is None:
         raise RemoteProtocolError("Producer-Id, Producer-Epoch and Producer-Seq go together: all or none.")
     if not id:

@@ -48,7 +48,8 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamFace:
-    """ASGI application for every path under `/v1/stream/`. `pick(n)` gives a random number in [0, n)."""
+    """Serves every path under `/v1/stream/`; an ASGI application that is given the headers as a mapping, too. `pick(n)` gives
+    a random number in [0, n)."""
 
     def __init__(
         self,
@@ -74,11 +75,11 @@ class StreamFace:
             keep_alive_seconds=options.keep_alive_seconds,
         )
 
-    async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
-        if any(name == b"origin" for name, _ in scope["headers"]):
+    async def __call__(self, scope: HttpScope, headers: Headers, receive: Receive, send: Send) -> None:
+        if b"origin" in headers:
             send = _exposing(send)
         try:
-            response = await self._answer(scope, receive, send)
+            response = await self._answer(scope, headers, receive, send)
         except RemoteProtocolError as error:
             response = responses.error(400, str(error))
         except HoldfastError as error:
@@ -94,14 +95,13 @@ class StreamFace:
             return False
         return _goes_with_wake(scope["raw_path"]) or self._credentials.find(token) is not None
 
-    async def _answer(self, scope: HttpScope, receive: Receive, send: Send) -> Response | None:
+    async def _answer(self, scope: HttpScope, headers: Headers, receive: Receive, send: Send) -> Response | None:
         """None: the answer was sent already."""
         method: str = scope["method"]
         raw_path: bytes = scope["raw_path"]
         if method == "OPTIONS":
             return responses.preflight()
         path = parse_path(raw_path.removeprefix(_PREFIX))
-        headers: Headers = dict(scope["headers"])
         credential = self._credential(headers)
         client = scope.get("client")
         wait = self._rate.wait_seconds(
