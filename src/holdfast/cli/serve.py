@@ -1,5 +1,6 @@
 """`holdfast serve`: the server as a process. The first line on stdout says where it listens, once requests are served."""
 
+import gc
 import sys
 
 import structlog
@@ -18,6 +19,8 @@ def serve(settings: Settings, *, password_is_visible: bool) -> None:
         log.warning("password.visible", hint="Other users see it in the process list: set OPENCODE_SERVER_PASSWORD.")
 
     def listening(url: str) -> None:
+        # All that was loaded so far stays. Looked through in every full collection, it stops the server for 40 ms.
+        gc.freeze()
         sys.stdout.write(f"holdfast listening on {url}\n")
         sys.stdout.flush()
         log.info("server.started", url=url, data=str(settings.data), directory=str(settings.directory))
