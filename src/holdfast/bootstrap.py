@@ -20,6 +20,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from holdfast.agent.mcp.logins import Grants
 from holdfast.agent.providers.connections import Connections
 from holdfast.agent.providers.registry import ADAPTERS, Adapters
 from holdfast.agent.runner import Engine
@@ -38,6 +39,7 @@ from holdfast.service.config import Configuration, config_directory
 from holdfast.service.config_changes import ConfigChanges
 from holdfast.service.environment import InstanceEnvironment
 from holdfast.service.instances import Instances
+from holdfast.service.mcp import McpService
 from holdfast.service.offers import OfferService
 from holdfast.service.projects import Locations
 from holdfast.service.pty import PtyService
@@ -111,12 +113,16 @@ class Application:
         snapshots = Snapshots(settings.data) if settings.data is not None else None
         own_configuration = config_directory(settings.environ, settings.home)
         tools = built_in(processes, configuration=own_configuration)
+        grants = Grants(settings.data / "mcp-auth.json" if settings.data is not None else None)
+        mcp = McpService(processes, clock=clock, grants=grants)
+        instances.disposed = mcp.dispose
         environment = InstanceEnvironment(
             instances,
             tools=tools,
             clock=clock,
             tool_output=tool_output,
             snapshots=snapshots,
+            mcp=mcp,
         )
         self.failed = failed
         self.store: SessionStore = store
@@ -141,6 +147,7 @@ class Application:
                 config=str(own_configuration),
             ),
             ptys=PtyService(processes, clock=clock, environ=settings.environ),
+            mcp=mcp,
             offers=OfferService(tools, own_configuration),
             config_changes=ConfigChanges(configuration, str(settings.directory)),
             lines=CommandLines(processes),
@@ -208,7 +215,7 @@ class Application:
         self.services.turns.stop()
         await self.streams.stop()
         await self.subscriptions.stop()
-        await self.services.ptys.close()
+        await asyncio.gather(self.services.ptys.close(), self.services.mcp.close())
         await self.store.close()
         await self._processes.close()
         await self._connections.close()

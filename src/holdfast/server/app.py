@@ -59,7 +59,8 @@ def create_app(services: Services, stream_face: StreamFace, options: ServerOptio
         new_id=services.new_id,
         heartbeat_seconds=options.heartbeat_seconds,
     )
-    services.ptys.announce = streams.announce_pty
+    services.ptys.announce = streams.announce_event
+    services.mcp.announce = streams.announce_event
     handlers = [*typed_routes(services, streams), *chat_routes(services)]
     providers: dict[str, Provider] = {
         "instance": InstanceProvider(services.instances),

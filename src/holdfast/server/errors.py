@@ -25,6 +25,7 @@ from holdfast.core.errors import (
 )
 from holdfast.core.wire import Wire
 from holdfast.server.asgi import Header
+from holdfast.service.mcp import MCP, NoLogin
 from holdfast.service.pty import PTY
 from holdfast.service.vcs import PatchRefused
 
@@ -60,11 +61,18 @@ class TaggedError(Wire):
     request_id: str | None = None
     pty_id: str | None = None
     provider_id: str | None = None
+    name: str | None = None
+
+
+class PlainError(Wire):
+    """The shape of one: `{"error": …}`."""
+
+    error: str
 
 
 class Answer(msgspec.Struct, frozen=True):
     status: int
-    body: NamedError | TaggedError
+    body: NamedError | TaggedError | PlainError
 
     @property
     def json(self) -> bytes:
@@ -120,6 +128,10 @@ def answer_to(error: BaseException) -> Answer:
             return Answer(404, TaggedError(tag=_TAGGED[error.kind], request_id=error.id, message=error.message))
         case NotFound() if error.kind == PTY:
             return Answer(404, TaggedError(tag="PtyNotFoundError", pty_id=error.id, message=error.message))
+        case NotFound() if error.kind == MCP:
+            return Answer(404, TaggedError(tag="McpServerNotFoundError", name=error.id, message=error.message))
+        case NoLogin():
+            return Answer(400, PlainError(error=error.message))
         case NotFound() if error.kind == PROVIDER:
             return Answer(404, TaggedError(tag="ProviderNotFoundError", provider_id=error.id, message=error.message))
         case NotFound():

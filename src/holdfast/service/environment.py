@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from holdfast.agent.permissions import denied_entirely, permission_of
+from holdfast.agent.permissions import denied_entirely, matches, permission_of
 from holdfast.agent.providers.registry import DEMO_MODEL
 from holdfast.agent.runner import ResolvedModel
 from holdfast.agent.snapshots import Snapshots, WorkTree
@@ -19,6 +19,7 @@ from holdfast.core.messages import UserMessage
 from holdfast.core.permissions import PermissionRule
 from holdfast.core.session import Session
 from holdfast.service.instances import Instance, Instances
+from holdfast.service.mcp import McpService
 from holdfast.service.projects import worktree_of
 
 _INTRODUCTION: Final = """\
@@ -43,15 +44,19 @@ class InstanceEnvironment:
         clock: Clock,
         tool_output: Path,
         snapshots: Snapshots | None = None,
+        mcp: McpService | None = None,
     ) -> None:
         self._instances = instances
         self._snapshots = snapshots
+        self._mcp = mcp
         self._tools = tools
         self._clock = clock
         self._tool_output = tool_output
 
     async def prepare(self, session: Session) -> None:
-        await self._instance(session)
+        instance = await self._instance(session)
+        if self._mcp is not None:
+            await self._mcp.prepare(instance)
 
     async def model(self, session: Session, user: UserMessage) -> ResolvedModel:
         instance = await self._instance(session)
@@ -74,12 +79,14 @@ class InstanceEnvironment:
     def tools(self, session: Session, user: UserMessage) -> ToolBox:
         """Those that the agent may use at all, and the prompt does not turn off."""
         rules = self.rules(session, user)
-        off = {name for name, wanted in (user.tools or {}).items() if not wanted}
-        return ToolBox(
-            tool
-            for name, tool in self._tools.items()
-            if name == INVALID or (name not in off and not denied_entirely(permission_of(name), rules))
-        )
+        off = [name for name, wanted in (user.tools or {}).items() if not wanted]
+        foreign = self._mcp.tools(session.directory, self._tools) if self._mcp is not None else ()
+
+        def is_wanted(id: str) -> bool:
+            is_off = any(matches(name, id) for name in off)
+            return id == INVALID or not (is_off or denied_entirely(permission_of(id), rules))
+
+        return ToolBox(tool for tool in (*self._tools.values(), *foreign) if is_wanted(tool.id))
 
     def rules(self, session: Session, user: UserMessage) -> tuple[PermissionRule, ...]:
         instance = self._instances.opened(session.directory)

@@ -7,7 +7,7 @@ holds for the next prompt; a turn that runs keeps the last configuration that co
 
 import asyncio
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -92,7 +92,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Instances:
-    """`default_directory` is what a request means that names none; `tool_output` where tools leave long output."""
+    """`default_directory` is what a request means that names none; `tool_output` where tools leave long output. `disposed` is
+    told of each directory whose instance is gone; it must not wait."""
 
     def __init__(self, default_directory: str, *, configuration: Configuration, clock: Clock, tool_output: str) -> None:
         self.default_directory = default_directory
@@ -101,6 +102,7 @@ class Instances:
         self._tool_output = tool_output
         self._known: dict[str, tuple[Instance, int]] = {}
         self._opening: dict[str, asyncio.Task[Instance]] = {}
+        self.disposed: Callable[[str], None] = lambda directory: None
 
     async def open(self, directory: str | None = None) -> Instance:
         """Raises Invalid unless it is an existing directory given by an absolute path, with a readable configuration."""
@@ -119,13 +121,13 @@ class Instances:
         """Forget one instance, or all: the next request makes it anew."""
         for spelled, (instance, _) in tuple(self._known.items()):
             if directory is None or instance.directory == directory:
-                del self._known[spelled]
+                self._forget(spelled)
 
     def drop_idle(self, before_ms: int, *, keep: Collection[str]) -> None:
         """Forget those that nobody asked for since, but for those of the directories in `keep`."""
         for spelled, (instance, asked_ms) in tuple(self._known.items()):
             if asked_ms < before_ms and instance.directory not in keep:
-                del self._known[spelled]
+                self._forget(spelled)
 
     async def _open(self, spelled: str) -> Instance:
         directory = checked_directory(spelled)
@@ -138,8 +140,13 @@ class Instances:
             self._known.pop(name, None)
             self._known[name] = instance, self._clock.now_ms()
         while len(self._known) > _INSTANCES_MAX:
-            del self._known[next(iter(self._known))]
+            self._forget(next(iter(self._known)))
         return instance
+
+    def _forget(self, spelled: str) -> None:
+        instance, _ = self._known.pop(spelled)
+        if not any(other.directory == instance.directory for other, _ in self._known.values()):
+            self.disposed(instance.directory)
 
     async def _read(self, directory: str) -> Instance:
         last = self.opened(directory)

@@ -16,6 +16,7 @@ from holdfast.service.config_changes import ConfigChanges
 from holdfast.service.events import EventService
 from holdfast.service.files import FileService
 from holdfast.service.instances import Instances
+from holdfast.service.mcp import McpService
 from holdfast.service.messages import MessageService
 from holdfast.service.offers import OfferService
 from holdfast.service.operations import OperationService
@@ -46,6 +47,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     files: FileService
     vcs: VcsService
     ptys: PtyService
+    mcp: McpService
     offers: OfferService
     config_changes: ConfigChanges
     sync: SyncService
@@ -61,6 +63,7 @@ def make_services(
     instances: Instances,
     locations: Locations,
     ptys: PtyService,
+    mcp: McpService,
     offers: OfferService,
     config_changes: ConfigChanges,
     lines: CommandLines,
@@ -110,6 +113,7 @@ def make_services(
         files=FileService(),
         vcs=VcsService(),
         ptys=ptys,
+        mcp=mcp,
         offers=offers,
         config_changes=config_changes,
         sync=SyncService(store),

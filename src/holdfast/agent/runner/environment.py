@@ -25,8 +25,8 @@ class ResolvedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 class Environment(Protocol):
     async def prepare(self, session: Session) -> None:
-        """Read what `tools`, `rules`, `system` and `subagents` answer from, if nobody did since the server started. Raises
-        Invalid if the project's configuration is broken."""
+        """Read what `tools`, `rules`, `system` and `subagents` answer from, if nobody did since the server started, and begin
+        what brings further tools. Raises Invalid if the project's configuration is broken."""
         ...
 
     async def model(self, session: Session, user: UserMessage) -> ResolvedModel:

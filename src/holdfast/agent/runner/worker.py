@@ -147,6 +147,8 @@ class Worker:
                 pass
             case turn.TakeUp(message_id):
                 await self._take_up(state, message_id)
+                if _has_running(state):  # whether such a call may be run again can only be said by who knows the tools
+                    await self._interruptible(self._prepare(state))
             case turn.BeginStep():
                 await self._begin_step(state)
             case turn.Settle(parts):
@@ -179,6 +181,10 @@ class Worker:
         self._mine = message_id
         if is_unnamed(state.session) and state.user is not None:
             self._beside(name_session(self._log, state, self._environment))
+
+    async def _prepare(self, state: TurnState) -> None:
+        with contextlib.suppress(HoldfastError):  # it is said when the calls are run
+            await self._environment.prepare(state.session)
 
     async def _begin_step(self, state: TurnState) -> None:
         if turn.compaction_of(state.user) is None and await self._is_full(state):
@@ -229,6 +235,7 @@ class Worker:
         user = turn.prompt(state)
         try:
             model = await self._environment.model(state.session, user)
+            await self._environment.prepare(state.session)
         except HoldfastError as error:
             raise ProviderError(error.message) from error
         summarises = turn.compaction_of(state.user) is not None
@@ -392,6 +399,11 @@ class Worker:
 
 def _words(message: WithParts) -> str:
     return "\n\n".join(part.text for part in message.parts if isinstance(part, TextPart) and not part.ignored)
+
+
+def _has_running(state: TurnState) -> bool:
+    parts = state.steps[-1].parts if state.steps else ()
+    return any(isinstance(part, ToolPart) and isinstance(part.state, ToolRunning) for part in parts)
 
 
 def _is_end(error: BaseException) -> bool:

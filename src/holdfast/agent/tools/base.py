@@ -107,3 +107,7 @@ class Tool(Protocol):
     async def clean_up(self, part: ToolPart) -> None:
         """The server died while this call ran: end whatever of it is still alive. Called before the outcome is recorded."""
         ...
+
+
+class ForeignTool:
+    """A tool that is somebody else's: what is behind it checks its input itself, by rules that we may not know."""

@@ -15,14 +15,15 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from holdfast.agent.tools import guardian
 from holdfast.agent.tools.pipes import OutputPipe
 
 _GATE: Final = 'read -r _ || exit 125; exec "$0" -c -- "$1" </dev/null'
+_GATE_OF_SERVER: Final = 'read -r _ || exit 125; exec "$@"'  # `read` takes no byte after the line
 _REAP_SECONDS_MAX: Final = 2.0
 _FAREWELL_SECONDS_MAX: Final = 4.0
 _PROBE_SECONDS_MAX: Final = 10.0
@@ -87,6 +88,14 @@ class Process:
         return guardian.exists(self.group) and await asyncio.to_thread(guardian.is_alive, self.group)
 
 
+class Conversation(NamedTuple):
+    """A program that is talked to through its standard streams; `process.output` is its stderr."""
+
+    process: Process
+    stdin: asyncio.StreamWriter
+    stdout: asyncio.StreamReader
+
+
 class Processes:
     """All processes that the tools of this server started. One per server; close it last."""
 
@@ -137,6 +146,58 @@ class Processes:
             await process.wait()
             raise
         return process
+
+    async def converse(
+        self,
+        program: str,
+        arguments: Sequence[str],
+        *,
+        directory: Path,
+        variables: Mapping[str, str],
+        id: str,
+        line_max: int,
+    ) -> Conversation:
+        """Run a program that reads requests and writes answers, with the server's environment (without its secrets) and these
+        variables. `id` marks everything it starts; no line of more than `line_max` bytes can be read from it. Raises OSError
+        when the system refuses, ValueError for text that no program can be given."""
+        if self._parent_death is None:
+            self._parent_death = await asyncio.to_thread(_parent_death_signal)
+        read, errors = os.pipe()
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *self._parent_death,
+                *("/bin/sh", "-c", _GATE_OF_SERVER, "sh", program, *arguments),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+                cwd=directory,
+                env={**environment(os.environ), **variables, **self.marks(id)},
+                start_new_session=True,
+                limit=line_max,
+            )
+        except BaseException:
+            os.close(read)
+            raise
+        finally:
+            os.close(errors)
+        assert child.stdin is not None
+        assert child.stdout is not None
+        process = Process(
+            child,
+            started=guardian.started(child.pid) or "",
+            marker=self.marker(id),
+            gate=-1,
+            output=OutputPipe(read),
+        )
+        try:
+            self.guard(process)
+        except OSError:  # nobody would guard it
+            child.stdin.close()
+            process.output.close()
+            await process.wait()
+            raise
+        child.stdin.write(b"\n")  # the gate opens
+        return Conversation(process, child.stdin, child.stdout)
 
     def guard(self, process: Process) -> None:
         """Own a process, so that it dies with the server. To be done before its gate is opened; raises OSError if nobody

@@ -10,6 +10,7 @@ from holdfast.server.opencode.config import config_routes
 from holdfast.server.opencode.events import EventStreams
 from holdfast.server.opencode.experimental import experimental_routes
 from holdfast.server.opencode.files import file_routes
+from holdfast.server.opencode.mcp import mcp_routes
 from holdfast.server.opencode.messages import message_routes
 from holdfast.server.opencode.operations import operation_routes
 from holdfast.server.opencode.parameters import InstanceProvider, LocationProvider
@@ -41,6 +42,7 @@ def typed_routes(services: Services, streams: EventStreams) -> Sequence[HTTPRout
         *file_routes(services.files),
         *vcs_routes(services.vcs, services.instances, services.projects, streams.announce_disposed),
         *pty_routes(services.ptys),
+        *mcp_routes(services.mcp),
         *experimental_routes(services.offers, services.sessions),
         *upkeep_routes(),
         *tui_routes(services.sessions, TuiControl(streams.announce)),
