@@ -149,16 +149,25 @@ def run(
     password: Password = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the events of the turn, a JSON line each.")] = False,
 ) -> None:
-    """Ask for something and watch the turn, over restarts of the server, until it has ended. Ctrl-C aborts it."""
+    """Ask for something and watch the turn, over restarts of the server, until it has ended. Ctrl-C aborts it. In a
+    terminal, permissions and questions of the turn are asked there."""
     from holdfast.cli import run as command
+    from holdfast.cli.asking import lines_of
     from holdfast.cli.terminal import Terminal
 
     text = sys.stdin.read() if prompt == "-" else prompt
+    asks = prompt != "-" and not as_json and sys.stdin.isatty() and sys.stderr.isatty()
 
     async def main() -> int:
         asked = command.Prompt(text=text, session_id=session, model=command.parse_model(model), agent=agent)
         async with _client(server, password, directory or _here(server)) as client:
-            return await command.run(client, asked, Terminal(), as_json=as_json)
+            return await command.run(
+                client,
+                asked,
+                Terminal(answers_here=asks),
+                as_json=as_json,
+                read_line=lines_of(sys.stdin.fileno()) if asks else None,
+            )
 
     conclude(main)
 

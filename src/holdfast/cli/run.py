@@ -7,6 +7,7 @@ import sys
 
 import msgspec
 
+from holdfast.cli.asking import Asker, ReadLine
 from holdfast.cli.outcome import FAILED, INTERRUPTED
 from holdfast.cli.tail import line
 from holdfast.cli.terminal import Terminal
@@ -36,14 +37,21 @@ def parse_model(text: str | None) -> MessageModel | None:
     return MessageModel(provider_id=provider_id, model_id=model_id)
 
 
-async def run(client: Client, prompt: Prompt, terminal: Terminal, *, as_json: bool) -> int:
-    """The exit code: 0 if the turn completed. Raises what the server says no with."""
-    return await _Run(client, prompt, terminal, as_json=as_json).until_ended()
+async def run(
+    client: Client, prompt: Prompt, terminal: Terminal, *, as_json: bool, read_line: ReadLine | None = None
+) -> int:
+    """The exit code: 0 if the turn completed. `read_line`: what the turn asks, the user is asked here. Raises what the
+    server says no with."""
+    asker = Asker(client, terminal, read_line) if read_line is not None else None
+    return await _Run(client, prompt, terminal, as_json=as_json, asker=asker).until_ended()
 
 
 class _Run:
-    def __init__(self, client: Client, prompt: Prompt, terminal: Terminal, *, as_json: bool) -> None:
+    def __init__(
+        self, client: Client, prompt: Prompt, terminal: Terminal, *, as_json: bool, asker: Asker | None
+    ) -> None:
         self._client = client
+        self._asker = asker
         self._prompt = prompt
         self._terminal = terminal
         self._as_json = as_json
@@ -65,6 +73,8 @@ class _Run:
                 self._terminal.note("The server goes on with it. Look at it again with `holdfast tail`.", "yellow")
             return INTERRUPTED
         finally:
+            if self._asker is not None:
+                self._asker.stop()
             if self._aborting is not None:
                 self._aborting.cancel()
         if self._view.ended and self._view.ended.outcome == "completed":
@@ -127,3 +137,5 @@ class _Run:
             for notice in self._view.apply(event):
                 if not self._as_json:
                     self._terminal.show(notice)
+            if self._asker is not None:
+                self._asker.changed(self._view)

@@ -35,7 +35,10 @@ _ESCAPES: Final = re.compile(
 
 
 class Terminal:
-    def __init__(self, out: TextIO | None = None, err: Console | None = None) -> None:
+    """`answers_here`: the user can be asked in it."""
+
+    def __init__(self, out: TextIO | None = None, err: Console | None = None, *, answers_here: bool = False) -> None:
+        self.answers_here = answers_here
         self._out = out or sys.stdout
         self._err = err or Console(stderr=True, highlight=False, soft_wrap=True)
         self._shared = self._out.isatty() and self._err.is_terminal
@@ -61,7 +64,9 @@ class Terminal:
                 wait_s = max(0.0, next_ms / 1000 - time.time())
                 self.note(f"The model's provider failed: {message} Try {attempt} comes in {wait_s:.0f} s.", "yellow")
             case AnswerWanted(what):
-                self.note(f"Waits for an answer, from any client of this server: {what}", "yellow")
+                self.note(f"{'Wants' if self.answers_here else 'Waits for'} an answer: {what}", "yellow")
+                if not self.answers_here:
+                    self.note("  Any client of this server may give it.", "yellow")
             case Queued():
                 self.note("Another turn of this session is running; this prompt is next.", "yellow")
             case Ended(outcome, error):
@@ -77,6 +82,11 @@ class Terminal:
         if self._shared:
             self._end_answer()
         self._err.print(Styled(harmless(line), style=style))
+
+    def ask(self, text: str) -> None:
+        """On stderr, with the cursor behind it. What the user types ends the line."""
+        self.end_line()
+        self._err.print(Styled(harmless(text), style="bold"), end="")
 
     def end_line(self) -> None:
         self._end_answer()

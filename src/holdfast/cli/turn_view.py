@@ -22,6 +22,8 @@ from holdfast.core.messages import (
     ToolRunning,
     is_open,
 )
+from holdfast.core.permissions import PermissionRequest
+from holdfast.core.questions import QuestionRequest
 from holdfast.core.session import StatusIdle, StatusRetry
 
 
@@ -77,7 +79,8 @@ Notice = Text | TextClosed | ToolStarted | ToolEnded | Retrying | AnswerWanted |
 
 
 class TurnView:
-    """The turn that answers user message `message_id`. `started` once somebody works on it, `ended` with its outcome."""
+    """The turn that answers user message `message_id`. `started` once somebody works on it, `ended` with its outcome;
+    `wanted` are the requests that wait for the user, by id, oldest first."""
 
     def __init__(self, message_id: str) -> None:
         self._message_id = message_id
@@ -87,6 +90,7 @@ class TurnView:
         self._reasoning: set[str] = set()
         self._error: MessageError | None = None
         self._busy = False
+        self.wanted: dict[str, PermissionRequest | QuestionRequest] = {}
         self.started = False
         self.ended: Ended | None = None
 
@@ -118,16 +122,35 @@ class TurnView:
                 if isinstance(status, StatusRetry) and self.started:
                     return [Retrying(status.attempt, status.message, status.next)]
                 return []
-            case e.PermissionAsked(permission=permission, patterns=patterns) if self.started:
-                return [AnswerWanted(f"permission for {permission}: {', '.join(patterns)}")]
-            case e.QuestionAsked(questions=questions) if self.started:
-                return [AnswerWanted(" / ".join(question.question for question in questions))]
+            case e.PermissionAsked() | e.QuestionAsked() if self.started and event.id not in self.wanted:
+                return self._wants(event)
+            case e.PermissionReplied() | e.QuestionReplied() | e.QuestionRejected():
+                self.wanted.pop(event.request_id, None)
+                return []
             case _:
                 return []
+
+    def _wants(self, event: e.PermissionAsked | e.QuestionAsked) -> list[Notice]:
+        if isinstance(event, e.QuestionAsked):
+            self.wanted[event.id] = QuestionRequest(
+                id=event.id, session_id=event.session_id, questions=event.questions, tool=event.tool
+            )
+            return [AnswerWanted(" / ".join(question.question for question in event.questions))]
+        self.wanted[event.id] = PermissionRequest(
+            id=event.id,
+            session_id=event.session_id,
+            permission=event.permission,
+            patterns=event.patterns,
+            metadata=event.metadata,
+            always=event.always,
+            tool=event.tool,
+        )
+        return [AnswerWanted(f"permission for {event.permission}: {', '.join(event.patterns)}")]
 
     def _end(self, outcome: e.TurnOutcome, error: str | None) -> list[Notice]:
         if self.ended is not None:
             return []
+        self.wanted.clear()
         self.ended = Ended(outcome, error)
         return [self.ended]
 

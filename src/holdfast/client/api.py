@@ -10,7 +10,7 @@ import asyncio
 import ipaddress
 import os
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote, urlsplit
@@ -26,6 +26,7 @@ from holdfast.core.errors import Invalid, Unavailable
 from holdfast.core.ids import IdGenerator
 from holdfast.core.messages import MessageModel, WithParts
 from holdfast.core.offsets import Offset
+from holdfast.core.permissions import PermissionReply
 from holdfast.core.session import Session, SessionStatus
 
 DEFAULT_URL: Final = "http://127.0.0.1:4096"
@@ -156,6 +157,25 @@ class Client:
     async def abort(self, session_id: str) -> None:
         """Stop the running turn; queued prompts stay. Nothing happens when none runs."""
         path = f"/session/{quote(session_id, safe='')}/abort"
+        await self._until_answered(lambda: self._send("POST", path))
+
+    # --- what the agent asks ------------------------------------------------------------------------------------
+
+    async def reply_permission(self, request_id: str, reply: PermissionReply, *, message: str | None = None) -> None:
+        """`message` goes to the model with a `reject`. The first reply counts. Raises Refused (404) when it is too late."""
+        body = to_json({"reply": reply} | ({"message": message} if message else {}))
+        path = f"/permission/{quote(request_id, safe='')}/reply"
+        await self._until_answered(lambda: self._send("POST", path, body=body))
+
+    async def reply_question(self, request_id: str, answers: Sequence[Sequence[str]]) -> None:
+        """One list of labels, or own words, for each question. Raises Refused (404) when it is too late."""
+        body = to_json({"answers": answers})
+        path = f"/question/{quote(request_id, safe='')}/reply"
+        await self._until_answered(lambda: self._send("POST", path, body=body))
+
+    async def reject_question(self, request_id: str) -> None:
+        """Raises Refused (404) when it is too late."""
+        path = f"/question/{quote(request_id, safe='')}/reject"
         await self._until_answered(lambda: self._send("POST", path))
 
     # --- events -------------------------------------------------------------------------------------------------
