@@ -35,8 +35,9 @@ from holdfast.server.app import BODY_BYTES_MAX, HEARTBEAT_SECONDS, ServerOptions
 from holdfast.server.auth import USERNAME, Gate, check_binding, checked_origins, is_loopback
 from holdfast.server.listener import Listener, bind
 from holdfast.server.streams import StreamFace, StreamOptions, Wording, key_id
-from holdfast.service.config import Configuration, config_directory
+from holdfast.service.config import Configuration, config_directory, own_directory
 from holdfast.service.config_changes import ConfigChanges
+from holdfast.service.credentials import Credentials
 from holdfast.service.environment import InstanceEnvironment
 from holdfast.service.instances import Instances
 from holdfast.service.mcp import McpService
@@ -103,8 +104,19 @@ class Application:
         clock = SystemClock()
         tool_output = _state_directory(settings) / "tool-output"
         connections = Connections()
+        credentials = Credentials(
+            settings.data / "auth.json" if settings.data is not None else None,
+            key_file=own_directory(settings.environ, settings.home) / "auth.key",
+            environ=settings.environ,
+            home=settings.home,
+            entropy=os.urandom,
+        )
         configuration = Configuration(
-            environ=settings.environ, home=settings.home, connections=connections, adapters=settings.adapters
+            environ=settings.environ,
+            home=settings.home,
+            connections=connections,
+            adapters=settings.adapters,
+            credentials=credentials,
         )
         instances = Instances(
             str(settings.directory), configuration=configuration, clock=clock, tool_output=str(tool_output)
@@ -152,6 +164,7 @@ class Application:
             config_changes=ConfigChanges(configuration, str(settings.directory)),
             lines=CommandLines(processes),
             tool_output=tool_output,
+            credentials=credentials,
             snapshots=snapshots,
         )
         self.subscriptions = SubscriptionService(

@@ -124,11 +124,14 @@ async def test_the_size_is_told_to_the_program(service: PtyService, home: str) -
 async def test_the_environment_has_what_was_asked_for_and_no_secret_of_the_server(
     service: PtyService, home: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is the user's own terminal: keys of LLMs stay in it, as in any other."""
     monkeypatch.setenv("OPENCODE_SERVER_PASSWORD", "hunter2")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "of-the-user")
     request = NewPty(command="/bin/sh", args=("-c", "env"), env={"MINE": "yes", "HOLDFAST_GUARDIAN": "none"})
     info = await service.create(home, request)
     text = await read_to_end(service.connect(info.id))
     assert "MINE=yes\r\n" in text
+    assert "ANTHROPIC_API_KEY=of-the-user" in text
     assert "hunter2" not in text
     assert "HOLDFAST_GUARDIAN=none" not in text
 

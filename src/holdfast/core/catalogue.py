@@ -61,24 +61,43 @@ class TieredCost(Wire):
     cache: CacheCost
 
 
+class ContextTier(Wire):
+    type: Literal["context"] = msgspec.field(default_factory=lambda: "context")
+    size: int
+
+
+class CostTier(TieredCost):
+    """Prices for prompts of more than `tier.size` tokens."""
+
+    tier: ContextTier
+
+
 class ModelCost(Wire):
-    """US dollars per million tokens. `experimental_over_200k` holds for prompts of more than 200,000 tokens."""
+    """US dollars per million tokens. Prompts over the size of a tier have the prices of the largest such one for all of their
+    tokens; `experimental_over_200k` is the same for more than 200,000 tokens, where there are no tiers."""
 
     input: float
     output: float
     cache: CacheCost
+    tiers: tuple[CostTier, ...] | None = None
     experimental_over_200k: TieredCost | None = msgspec.field(name="experimentalOver200K", default=None)
 
     def of(self, tokens: Tokens) -> float:
         """What a step cost. Providers charge reasoning as output."""
-        over = self.experimental_over_200k
-        prices = over if over is not None and tokens.input + tokens.cache.read > 200_000 else self
+        prices = self._prices(tokens.input + tokens.cache.read + tokens.cache.write)
         return (
             tokens.input * prices.input
             + (tokens.output + tokens.reasoning) * prices.output
             + tokens.cache.read * prices.cache.read
             + tokens.cache.write * prices.cache.write
         ) / 1_000_000
+
+    def _prices(self, prompt: int) -> "ModelCost | TieredCost":
+        if self.tiers:
+            reached = [tier for tier in self.tiers if prompt > tier.tier.size]
+            return max(reached, key=lambda tier: tier.tier.size) if reached else self
+        over = self.experimental_over_200k
+        return over if over is not None and prompt > 200_000 else self
 
 
 class ModelLimit(Wire):

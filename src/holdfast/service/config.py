@@ -29,10 +29,12 @@ import msgspec
 
 from holdfast.agent import front_matter
 from holdfast.agent.providers.connections import Connections
-from holdfast.agent.providers.registry import ADAPTERS, Adapters, ProviderRegistry
+from holdfast.agent.providers.registry import ADAPTERS, Adapters, Own, ProviderRegistry
 from holdfast.core.config import AGENT_KEYS, Config, ProviderOptions
 from holdfast.core.errors import Invalid
 from holdfast.service import jsonc
+from holdfast.service.credentials import Credentials, Keys
+from holdfast.service.durable_files import Version, version_of
 
 _NAMES: Final = ("opencode.json", "opencode.jsonc")
 _OWN_NAMES: Final = ("config.json", *_NAMES)
@@ -49,17 +51,26 @@ class _Loaded(NamedTuple):
     config: Config
     providers: ProviderRegistry
     files: "Files"
+    credentials: object
 
 
 class Configuration:
     """The configuration of each directory, read when it is asked for and again when one of its files changed. The answers
     are the very same objects until then. May be called from any thread, since it reads files.
 
-    `home` is the user's home directory, `environ` the environment of the server, `adapters` who speaks to LLMs."""
+    `home` is the user's home directory, `environ` the environment of the server, `adapters` who speaks to LLMs, `credentials`
+    the keys that users stored."""
 
     def __init__(
-        self, *, environ: Mapping[str, str], home: Path, connections: Connections, adapters: Adapters = ADAPTERS
+        self,
+        *,
+        environ: Mapping[str, str],
+        home: Path,
+        connections: Connections,
+        adapters: Adapters = ADAPTERS,
+        credentials: Credentials | None = None,
     ) -> None:
+        self._credentials = credentials
         self._environ = environ
         self._home = home
         self._connections = connections
@@ -110,7 +121,7 @@ class Configuration:
         key = (directory, worktree)
         with self._lock:
             known = self._known.get(key)
-        if known is None or any(_version(file) != version for file, version in known.files.items()):
+        if known is None or known.credentials != self._stamp() or _changed(known.files):
             known = self._read(directory, worktree)
         with self._lock:
             self._known.pop(key, None)
@@ -120,12 +131,27 @@ class Configuration:
         return known
 
     def _read(self, directory: str, worktree: str) -> _Loaded:
+        stamp = self._stamp()
         loader = self._loader(directory, worktree)
         config = loader.load()
+        keys = self._credentials.keys() if self._credentials is not None else Keys({}, {})
         registry = ProviderRegistry(
-            config, connections=self._connections, environ=self._environ, adapters=self._adapters
+            config,
+            connections=self._connections,
+            environ={**self._environ, **keys.variables},
+            adapters=self._adapters,
+            keys=keys.by_provider,
+            own=loader.own_models(),
         )
-        return _Loaded(config, registry, loader.files)
+        return _Loaded(config, registry, loader.files, stamp)
+
+    def _stamp(self) -> object:
+        return self._credentials.stamp() if self._credentials is not None else None
+
+
+def own_directory(environ: Mapping[str, str], home: Path) -> Path:
+    """Where the user's files for Holdfast alone are."""
+    return config_directory(environ, home).with_name("holdfast")
 
 
 def config_directory(environ: Mapping[str, str], home: Path) -> Path:
@@ -149,18 +175,11 @@ def _is_on(environ: Mapping[str, str], name: str) -> bool:
 
 # --- files ------------------------------------------------------------------------------------------------------
 
-Version = tuple[int, int, int] | None
-"""Another one after each change of a file. None: there is no such file."""
-
 Files = dict[Path, Version]
 
 
-def _version(file: Path) -> Version:
-    try:
-        stat = file.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+def _changed(files: Files) -> bool:
+    return any(version_of(file) != version for file, version in files.items())
 
 
 class _Source(NamedTuple):
@@ -208,6 +227,18 @@ class _Loader:
         own = config_directory(self._environ, self._home)
         for name in _OWN_NAMES:
             yield self._file(own / name)
+
+    def own_models(self) -> Own:
+        """What the user says of known providers: `models.json`, which is like `provider` in `opencode.json`."""
+        file = Path(self._environ.get("HOLDFAST_MODELS") or own_directory(self._environ, self._home) / "models.json")
+        try:
+            text = self._read(file)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except (OSError, ValueError) as error:
+            raise Invalid(f"{file} cannot be read: {_why(error)}.") from error
+        checked = self._checked(f'{{"provider":{text}\n}}', str(file), file.parent)
+        return msgspec.convert(checked, Config).provider or {}
 
     def _settings(self) -> Iterator[dict[str, Any]]:
         yield from self._own_settings()
@@ -301,7 +332,7 @@ class _Loader:
         """Raises OSError, or ValueError for what is no UTF-8 text of a sensible size."""
         if file in self._instead:
             return self._instead[file]
-        self.files[file] = _version(file)
+        self.files[file] = version_of(file)
         with file.open("rb") as opened:
             data = opened.read(_FILE_BYTES_MAX + 1)
         if len(data) > _FILE_BYTES_MAX:

@@ -7,9 +7,6 @@
 4. The configuration that would result is checked before anything is written; the file is replaced as a whole or not at all.
 """
 
-import contextlib
-import os
-import secrets
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +18,7 @@ from holdfast.core.config import Config, public
 from holdfast.core.errors import Conflict, Invalid
 from holdfast.service.agents import agents_of, default_agent
 from holdfast.service.config import Configuration, check_settings
+from holdfast.service.durable_files import replace_file
 from holdfast.service.jsonc import JsonError
 from holdfast.service.jsonc_edit import patched
 from holdfast.service.projects import worktree_of
@@ -119,24 +117,7 @@ def _text_of(file: Path) -> str:
 
 
 def _replace(file: Path, text: str) -> None:
-    """On the disk when this returns; after a crash it is the old file or the new one. A link stays one."""
-    target = Path(os.path.realpath(file))
-    staged = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with staged.open("x", encoding="utf-8", newline="") as opened:
-            if target.exists():
-                os.fchmod(opened.fileno(), target.stat().st_mode & 0o7777)
-            opened.write(text)
-            opened.flush()
-            os.fsync(opened.fileno())
-        os.replace(staged, target)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(file, text.encode())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            staged.unlink()
         raise Conflict(f"{file} cannot be written: {(error.strerror or type(error).__name__).lower()}.") from error

@@ -117,6 +117,11 @@ class Instances:
         known = self._known.get(directory)
         return known[0] if known is not None else None
 
+    def look_again(self) -> None:
+        """The next request reads every configuration anew, if it changed; what runs keeps what it has until then."""
+        for spelled, (instance, _) in tuple(self._known.items()):
+            self._known[spelled] = instance, -_LOOK_AGAIN_MS
+
     def dispose(self, directory: str | None = None) -> None:
         """Forget one instance, or all: the next request makes it anew."""
         for spelled, (instance, _) in tuple(self._known.items()):

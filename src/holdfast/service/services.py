@@ -13,6 +13,7 @@ from holdfast.core.ids import Prefix
 from holdfast.core.store import SessionStore
 from holdfast.service.commands import CommandService
 from holdfast.service.config_changes import ConfigChanges
+from holdfast.service.credentials import Credentials
 from holdfast.service.events import EventService
 from holdfast.service.files import FileService
 from holdfast.service.instances import Instances
@@ -50,6 +51,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     mcp: McpService
     offers: OfferService
     config_changes: ConfigChanges
+    credentials: Credentials
     sync: SyncService
 
 
@@ -68,6 +70,7 @@ def make_services(
     config_changes: ConfigChanges,
     lines: CommandLines,
     tool_output: Path,
+    credentials: Credentials,
     snapshots: Snapshots | None = None,
 ) -> Services:
     """`pick(n)` gives a random number in [0, n). `tool_output` is where long output of commands goes."""
@@ -116,5 +119,6 @@ def make_services(
         mcp=mcp,
         offers=offers,
         config_changes=config_changes,
+        credentials=credentials,
         sync=SyncService(store),
     )

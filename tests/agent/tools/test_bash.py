@@ -114,6 +114,8 @@ async def test_the_servers_secrets_are_not_in_the_environment(
 ) -> None:
     monkeypatch.setenv("OPENCODE_SERVER_PASSWORD", "hunter2")
     monkeypatch.setenv("HOLDFAST_ANYTHING", "hunter2")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "hunter2")
+    monkeypatch.setenv("OPENCODE_AUTH_CONTENT", '{"openai": {"type": "api", "key": "hunter2"}}')
     monkeypatch.setenv("OF_THE_USER", "kept")
 
     result = await bash.run({"command": "env"}, context)

@@ -40,7 +40,7 @@ class PydanticAI:
         self, model: Model, settings: ProviderOptions, options: Mapping[str, Any], connections: Connections
     ) -> None:
         self._model = model
-        self._settings = settings
+        self.settings = settings
         self._options = options
         self._connections = connections
         self._speaker: Provider | None = None
@@ -57,7 +57,7 @@ class PydanticAI:
     def _make(self) -> Provider:
         from holdfast.agent.providers.pydantic_ai_speaker import Speaker
 
-        return Speaker(self._model, self._settings, self._options, self._connections)
+        return Speaker(self._model, self.settings, self._options, self._connections)
 
 
 def _is_http(text: str) -> bool:

@@ -1,4 +1,7 @@
-"""The LLMs that a configuration offers: what they are (for `/provider` and the like) and who speaks to them.
+"""The LLMs that there are: what they are (for `/provider` and the like) and who speaks to them.
+
+A provider can be used ("connected") if the configuration describes it, or if it is a known one and its key was found. What a
+model is, is said by the configuration, else by the user's own list (`Own`), else by the price list and by its name.
 
 The built-in `demo` provider is always there, unless the configuration disables it; `provider.demo` may change its
 options. An adapter is one module, imported when a model of it is first used: `ADAPTERS` is the whole list.
@@ -8,12 +11,14 @@ import difflib
 import importlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Literal, Protocol, TypeVar, cast
 
 from msgspec.structs import replace
 
 from holdfast.agent.providers.base import Provider
 from holdfast.agent.providers.connections import Connections
+from holdfast.agent.providers.families import Traits, traits_of, variants_of
+from holdfast.agent.providers.price_list import Listed, listed_models
 from holdfast.core import catalogue
 from holdfast.core.catalogue import (
     CacheCost,
@@ -42,6 +47,7 @@ from holdfast.core.config import (
     public_settings,
 )
 from holdfast.core.errors import NotFound, Unavailable
+from holdfast.core.known_providers import KNOWN
 from holdfast.core.messages import MessageModel
 
 OPENAI_COMPATIBLE: Final = "@ai-sdk/openai-compatible"
@@ -114,8 +120,13 @@ class UnsupportedProvider(Unavailable):
     retryable = False
 
 
+Own = Mapping[str, ProviderConfig]
+"""What a user says of known providers, in the words of `provider` in `opencode.json`. It describes, and connects nothing."""
+
+
 class ProviderRegistry:
-    """`environ` is where keys (`provider.*.env`) and `${NAME}` in addresses are looked up, `adapters` who speaks what."""
+    """`environ` is where keys (`provider.*.env`) and `${NAME}` in addresses are looked up, `keys` are those that users stored,
+    `adapters` who speaks what. To make one may take a while, when a known provider is connected: do it in a thread."""
 
     def __init__(
         self,
@@ -124,19 +135,41 @@ class ProviderRegistry:
         connections: Connections,
         environ: Mapping[str, str],
         adapters: Adapters = ADAPTERS,
+        keys: Mapping[str, str] | None = None,
+        own: Own | None = None,
     ) -> None:
         self._config = config
         self._factories = adapters
         self._connections = connections
         self._environ = environ
+        self._keys = keys or {}
+        self._own = own or {}
         self._configs: dict[str, ProviderConfig] = {}
         self._models: dict[str, dict[str, Model]] = {}
         self._adapters: dict[tuple[str, str], Provider] = {}
-        for provider_id, settings in _with_built_in(config.provider or {}).items():
-            models = _models(provider_id, settings)
+        self._unconnected: tuple[catalogue.Provider, ...] | None = None
+        for provider_id, settings in self._connected().items():
+            models = _models(provider_id, settings, self._own.get(provider_id))
             if models and _is_allowed(config, provider_id):
                 self._configs[provider_id] = settings
                 self._models[provider_id] = models
+
+    def _connected(self) -> dict[str, ProviderConfig]:
+        configured = self._config.provider or {}
+        found = {
+            provider_id: _known_settings(provider_id, settings, self._own.get(provider_id))
+            for provider_id, settings in configured.items()
+        }
+        for provider_id in KNOWN:
+            if provider_id not in found:
+                settings = _known_settings(provider_id, None, self._own.get(provider_id))
+                if self._key(provider_id, settings):
+                    found[provider_id] = settings
+        return _with_built_in(found)
+
+    def _key(self, provider_id: str, settings: ProviderConfig) -> str | None:
+        found = (key for name in settings.env or () if (key := self._environ.get(name)))
+        return self._keys.get(provider_id) or next(found, None)
 
     # --- what there is -----------------------------------------------------------------------------------------
 
@@ -145,22 +178,50 @@ class ProviderRegistry:
         return ConfigProviders(providers=self._infos(), default=self._defaults())
 
     def provider_list(self) -> ProviderList:
-        """As `GET /provider` answers."""
-        return ProviderList(all=self._infos(), default=self._defaults(), connected=tuple(self._models))
+        """As `GET /provider` answers: the known providers that are not connected come last. Reads the whole price list, so
+        call it in a thread."""
+        if self._unconnected is None:
+            infos: list[catalogue.Provider] = []
+            for provider_id in KNOWN:
+                if provider_id not in self._models and _is_allowed(self._config, provider_id):
+                    own = self._own.get(provider_id)
+                    settings = _known_settings(provider_id, None, own)
+                    infos.append(self._info(provider_id, settings, _models(provider_id, settings, own)))
+            self._unconnected = tuple(infos)
+        return ProviderList(
+            all=(*self._infos(), *self._unconnected),
+            default=self._defaults()
+            | {info.id: _best(info.models.values()).id for info in self._unconnected if info.models},
+            connected=tuple(self._models),
+        )
+
+    def takes_key(self, provider_id: str) -> bool:
+        """Whether a key is what this provider needs."""
+        return provider_id in KNOWN or (provider_id in self._configs and provider_id not in _BUILT_IN)
+
+    def ids(self) -> tuple[str, ...]:
+        """Of all providers, connected or not."""
+        return tuple(dict.fromkeys((*self._models, *KNOWN)))
 
     def model(self, provider_id: str, model_id: str) -> Model:
-        """Raises NotFound, with a hint of what is near."""
+        """One that a known provider has and nobody listed is taken at its word, without limits and prices. Raises NotFound
+        for any other that is not there, with a hint of what is near."""
         model = self._models.get(provider_id, {}).get(model_id)
+        if model is None and provider_id in KNOWN and provider_id in self._models:
+            settings = self._configs[provider_id]
+            if model_id not in (settings.blacklist or ()) and settings.whitelist is None:
+                return _model(provider_id, settings, model_id, ModelConfig(), None)
         if model is None:
             raise NotFound("Model", f"{provider_id}/{model_id}", hint=self._near(provider_id, model_id))
         return model
 
     def default_model(self) -> MessageModel:
-        """What the configuration says; else a model of the first provider it describes; else the demo."""
+        """What the configuration says; else a model of the first provider it describes; else of the first one whose key was
+        found; else the demo."""
         if self._config.model is not None:
             return parse_model(self._config.model, "model")
-        for provider_id in self._config.provider or {}:
-            if provider_id in self._models and provider_id not in _BUILT_IN:
+        for provider_id in self._models:
+            if provider_id not in _BUILT_IN:
                 return MessageModel(provider_id=provider_id, model_id=_best(self._models[provider_id].values()).id)
         return DEMO_MODEL
 
@@ -208,7 +269,7 @@ class ProviderRegistry:
         settings = self._configs[model.provider_id]
         options = dict(settings.options or {})
         if not options.get("apiKey"):
-            options["apiKey"] = next((key for name in settings.env or () if (key := self._environ.get(name))), None)
+            options["apiKey"] = self._key(model.provider_id, settings)
         address = options.get("baseURL") or model.api.url or OPENAI_SHAPED.get(model.api.npm)
         if isinstance(address, str):
             options["baseURL"] = re.sub(r"\$\{([^}]+)\}", lambda found: self._environ.get(found[1], found[0]), address)
@@ -217,17 +278,24 @@ class ProviderRegistry:
     # --- plumbing ----------------------------------------------------------------------------------------------
 
     def _infos(self) -> tuple[catalogue.Provider, ...]:
-        return tuple(
-            catalogue.Provider(
-                id=provider_id,
-                name=self._configs[provider_id].name or provider_id,
-                source="config" if provider_id in (self._config.provider or {}) else "custom",
-                env=self._configs[provider_id].env or (),
-                options=public_options(self._configs[provider_id].options or {}),
-                models={id: _public(model) for id, model in models.items()},
-            )
-            for provider_id, models in self._models.items()
+        return tuple(self._info(id, self._configs[id], models) for id, models in self._models.items())
+
+    def _info(self, provider_id: str, settings: ProviderConfig, models: Mapping[str, Model]) -> catalogue.Provider:
+        return catalogue.Provider(
+            id=provider_id,
+            name=settings.name or provider_id,
+            source=self._source(provider_id),
+            env=settings.env or (),
+            options=public_options(settings.options or {}),
+            models={id: _public(model) for id, model in models.items()},
         )
+
+    def _source(self, provider_id: str) -> Literal["env", "config", "custom", "api"]:
+        if provider_id in (self._config.provider or {}):
+            return "config"
+        if provider_id in self._keys:
+            return "api"
+        return "env" if provider_id in self._models and provider_id not in _BUILT_IN else "custom"
 
     def _defaults(self) -> dict[str, str]:
         return {provider_id: _best(models.values()).id for provider_id, models in self._models.items()}
@@ -272,23 +340,52 @@ def _best(models: Iterable[Model]) -> Model:
 # --- configuration → Model --------------------------------------------------------------------------------------
 
 
-def _models(provider_id: str, settings: ProviderConfig) -> dict[str, Model]:
+def _known_settings(provider_id: str, configured: ProviderConfig | None, own: ProviderConfig | None) -> ProviderConfig:
+    """What the configuration says, else what the user says, else what is known of the provider."""
+    known = KNOWN.get(provider_id)
+    base = ProviderConfig()
+    if known is not None:
+        base = ProviderConfig(name=known.name, npm=known.npm, env=known.env, api=known.address or None)
+    return _over(_over(base, own), configured)
+
+
+def _models(provider_id: str, settings: ProviderConfig, own: ProviderConfig | None) -> dict[str, Model]:
+    listed = listed_models(provider_id)
+    described = {**dict.fromkeys(listed, ModelConfig()), **((own.models if own else None) or {})}
+    for model_id, model in (settings.models or {}).items():
+        described[model_id] = _over(described.get(model_id, ModelConfig()), model)
     return {
-        model_id: _model(provider_id, settings, model_id, model)
-        for model_id, model in (settings.models or {}).items()
+        model_id: _model(provider_id, settings, model_id, model, listed.get(model.id or model_id))
+        for model_id, model in described.items()
         if model.status not in ("alpha", "deprecated")
         and model_id not in (settings.blacklist or ())
         and (settings.whitelist is None or model_id in settings.whitelist)
     }
 
 
-def _model(provider_id: str, settings: ProviderConfig, model_id: str, model: ModelConfig) -> Model:
+S = TypeVar("S", ProviderConfig, ModelConfig)
+
+
+def _over(base: S, above: S | None) -> S:
+    """The settings above, and those of the base where they say nothing."""
+    if above is None:
+        return base
+    said = {field: value for field in above.__struct_fields__ if (value := getattr(above, field)) is not None}
+    return replace(base, **said)
+
+
+def _model(
+    provider_id: str, settings: ProviderConfig, model_id: str, model: ModelConfig, listed: Listed | None
+) -> Model:
     own = model.provider
     npm = (own.npm if own else None) or settings.npm or OPENAI_COMPATIBLE
     api_id = model.id or model_id
+    traits = traits_of(api_id) if provider_id in KNOWN else Traits(temperature=False)
+    capabilities = _capabilities(model, npm, api_id, traits)
+    offered = variants_of(npm, api_id) if capabilities.reasoning else {}
     variants = {
         name: {key: value for key, value in variant.items() if key != "disabled"}
-        for name, variant in (model.variants or {}).items()
+        for name, variant in (offered | (model.variants or {})).items()
         if not variant.get("disabled")
     }
     limit = model.limit
@@ -296,14 +393,14 @@ def _model(provider_id: str, settings: ProviderConfig, model_id: str, model: Mod
         id=model_id,
         provider_id=provider_id,
         api=ModelApi(id=api_id, url=(own.api if own else None) or settings.api or "", npm=npm),
-        name=model.name or model_id,
-        family=model.family or "",
-        capabilities=_capabilities(model, npm, api_id),
-        cost=_cost(model.cost),
+        name=model.name or (listed.name if listed else model_id),
+        family=model.family or traits.family,
+        capabilities=capabilities,
+        cost=listed.cost if model.cost is None and listed is not None else _cost(model.cost),
         limit=ModelLimit(
-            context=limit.context if limit else 0,
+            context=limit.context if limit else (listed.context if listed else 0),
             input=limit.input if limit else None,
-            output=limit.output if limit else 0,
+            output=limit.output if limit else (traits.output_max if listed else 0),
         ),
         status=model.status or "active",
         options=dict(model.options or {}),
@@ -313,7 +410,7 @@ def _model(provider_id: str, settings: ProviderConfig, model_id: str, model: Mod
     )
 
 
-def _capabilities(model: ModelConfig, npm: str, api_id: str) -> Capabilities:
+def _capabilities(model: ModelConfig, npm: str, api_id: str, traits: Traits) -> Capabilities:
     match model.interleaved:
         case InterleavedConfig(field=field) | str(field):
             interleaved = Interleaved(field=field)
@@ -322,12 +419,13 @@ def _capabilities(model: ModelConfig, npm: str, api_id: str) -> Capabilities:
         case None | bool():
             interleaved = bool(model.interleaved)
     modalities = model.modalities
+    inputs = (modalities.input if modalities else None) or traits.inputs
     return Capabilities(
-        temperature=bool(model.temperature),
-        reasoning=bool(model.reasoning),
-        attachment=bool(model.attachment),
+        temperature=traits.temperature if model.temperature is None else model.temperature,
+        reasoning=traits.reasoning if model.reasoning is None else model.reasoning,
+        attachment=len(traits.inputs) > 1 if model.attachment is None else model.attachment,
         toolcall=model.tool_call is not False,
-        input=_modalities(modalities.input if modalities else None),
+        input=_modalities(inputs),
         output=_modalities(modalities.output if modalities else None),
         interleaved=interleaved,
     )

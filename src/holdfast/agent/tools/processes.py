@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 
 from holdfast.agent.tools import guardian
 from holdfast.agent.tools.pipes import OutputPipe
+from holdfast.core.known_providers import KEY_VARIABLES
 
 _GATE: Final = 'read -r _ || exit 125; exec "$0" -c -- "$1" </dev/null'
 _GATE_OF_SERVER: Final = 'read -r _ || exit 125; exec "$@"'  # `read` takes no byte after the line
@@ -34,10 +35,11 @@ _OURS: Final = "HOLDFAST_"
 _SECRETS: Final = frozenset({"OPENCODE_SERVER_PASSWORD", "OPENCODE_SERVER_USERNAME", "OPENCODE_AUTH_CONTENT"})
 
 
-def environment(server: Mapping[str, str]) -> dict[str, str]:
-    """The server's environment without what is meant for the server alone: its secrets, and markers if the server itself was
-    started by a tool."""
-    return {name: value for name, value in server.items() if not name.startswith(_OURS) and name not in _SECRETS}
+def environment(server: Mapping[str, str], *, with_keys: bool = False) -> dict[str, str]:
+    """The server's environment without what is meant for the server alone: its secrets, the keys of LLMs (an LLM that prints
+    its environment would write them into the log), and markers if the server itself was started by a tool."""
+    hidden = _SECRETS if with_keys else _SECRETS | KEY_VARIABLES
+    return {name: value for name, value in server.items() if not name.startswith(_OURS) and name not in hidden}
 
 
 class Process:

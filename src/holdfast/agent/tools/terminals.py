@@ -99,7 +99,12 @@ async def open_terminal(
             stdout=side_of_program,
             stderr=side_of_program,
             cwd=directory,
-            env={**environment(os.environ), "TERM": "xterm-256color", **variables, **processes.marks(id)},
+            env={
+                **environment(os.environ, with_keys=True),
+                "TERM": "xterm-256color",
+                **variables,
+                **processes.marks(id),
+            },
             pass_fds=(gate_read,),
             start_new_session=True,
         )

@@ -7,6 +7,7 @@ from litestar.handlers import HTTPRouteHandler
 from holdfast.server.opencode.catalogue import catalogue_routes
 from holdfast.server.opencode.commands import command_routes
 from holdfast.server.opencode.config import config_routes
+from holdfast.server.opencode.credentials import credential_routes
 from holdfast.server.opencode.events import EventStreams
 from holdfast.server.opencode.experimental import experimental_routes
 from holdfast.server.opencode.files import file_routes
@@ -33,6 +34,7 @@ def typed_routes(services: Services, streams: EventStreams) -> Sequence[HTTPRout
         *streams.routes(),
         *catalogue_routes(services.instances, services.projects, services.locations, streams.announce_disposed),
         *config_routes(services.config_changes, services.instances, streams.announce_disposed),
+        *credential_routes(services.credentials, services.instances, streams.announce_disposed),
         *session_routes(services.sessions, services.turns),
         *message_routes(services.messages),
         *operation_routes(services.operations),

@@ -1,5 +1,6 @@
 """What the server offers and where it is: health, models, agents, projects, paths."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
@@ -45,7 +46,7 @@ def catalogue_routes(
 
     @get("/provider", summary="Providers", **documented(ProviderList))
     async def providers(instance: InstanceOfRequest) -> Response[bytes]:
-        return answer(instance.registry.provider_list())
+        return answer(await asyncio.to_thread(instance.registry.provider_list))  # it may read the price list
 
     @get("/agent", summary="Agents", **documented(list[Agent]))
     async def agents(instance: InstanceOfRequest) -> Response[bytes]:

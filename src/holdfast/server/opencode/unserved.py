@@ -17,11 +17,6 @@ _WORKSPACES: Final = "There are no remote workspaces here; sessions stay where t
 
 _UNSERVED: Final[Mapping[str, Sequence[str]]] = {
     _LATER: (
-        "PUT /auth/{providerID}",
-        "DELETE /auth/{providerID}",
-        "GET /provider/auth",
-        "POST /provider/{providerID}/oauth/authorize",
-        "POST /provider/{providerID}/oauth/callback",
         "GET /experimental/worktree",
         "POST /experimental/worktree",
         "DELETE /experimental/worktree",
