@@ -296,7 +296,7 @@ class _Loader:
                     yield self._described(file, kind, name, field)
 
     def _files_below(self, place: Path, depth: int) -> Iterator[Path]:
-        self.files[place] = _version(place)
+        self.files[place] = version_of(place)
         try:
             entries = sorted(place.iterdir())
         except OSError:  # there is none, or it is not for us to see

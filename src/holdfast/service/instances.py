@@ -119,8 +119,9 @@ class Instances:
 
     def look_again(self) -> None:
         """The next request reads every configuration anew, if it changed; what runs keeps what it has until then."""
-        for spelled, (instance, _) in tuple(self._known.items()):
-            self._known[spelled] = instance, -_LOOK_AGAIN_MS
+        due_ms = self._clock.now_ms() - _LOOK_AGAIN_MS
+        for spelled, (instance, looked_ms) in tuple(self._known.items()):
+            self._known[spelled] = instance, min(looked_ms, due_ms)
 
     def dispose(self, directory: str | None = None) -> None:
         """Forget one instance, or all: the next request makes it anew."""
