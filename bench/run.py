@@ -36,7 +36,7 @@ def main() -> None:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="holdfast-bench-") as directory:
         fsync_ms = machine.measure_fsync(Path(directory))
-        results = measure(Path(directory), options)
+        results = measure(Path(directory), options, deadline=began + options.minutes * 60)
     print(report.table(results))
     if options.only or options.peer:
         return
@@ -48,6 +48,7 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare Holdfast with the stock OpenCode server.")
     parser.add_argument("--rounds", type=int, default=5, help="after one to warm up, which is not counted (default 5)")
+    parser.add_argument("--minutes", type=float, default=4.5, help="no new round begins after that (default 4.5)")
     parser.add_argument("--only", action="append", choices=list(rows.ROWS), help="only this row; may be repeated")
     parser.add_argument("--peer", choices=["Holdfast", "OpenCode"], help="only this server")
     parser.add_argument(
@@ -59,7 +60,7 @@ def parse_options() -> argparse.Namespace:
     return options
 
 
-def measure(directory: Path, options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+def measure(directory: Path, options: argparse.Namespace, *, deadline: float) -> dict[str, dict[str, list[float]]]:
     results: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     with contextlib.ExitStack() as stack:
         model_url = stack.enter_context(model_server(directory))
@@ -73,6 +74,9 @@ def measure(directory: Path, options: argparse.Namespace) -> dict[str, dict[str,
             stack.callback(peer.process.kill)
             peer.process.start(timeout=60)
         for count in range(options.rounds + 1):
+            if count > 1 and time.time() > deadline:
+                print("the time is up: no more rounds", file=sys.stderr)
+                break
             peers.reverse()  # neither is always the first
             for row in options.only or rows.ROWS:
                 for peer in peers:
