@@ -25,11 +25,12 @@ from holdfast.core.session import Session
 from holdfast.core.store import RawMessage, SessionStore
 from holdfast.core.wire import Wire
 from holdfast.service.instances import Instance, Instances
+from holdfast.service.mcp import McpService
 from holdfast.service.messages import MessageService, Prompt
 from holdfast.service.offers import OfferService
 from holdfast.service.prompt_parts import DIRECTORY, AgentInput, FileInput, PartInput, SubtaskInput, TextInput
 from holdfast.service.sessions import check_session_id
-from holdfast.service.templates import CommandLine, filled, references
+from holdfast.service.templates import CommandLine, filled, references, words_of
 from holdfast.service.turns import TurnService
 
 COMMAND_LINES_MAX: Final = 50
@@ -70,6 +71,7 @@ class CommandService:
         turns: TurnService,
         messages: MessageService,
         offers: OfferService,
+        mcp: McpService,
         lines: CommandLines,
         tool_output: Path,
         home: Path,
@@ -81,14 +83,17 @@ class CommandService:
         self._turns = turns
         self._messages = messages
         self._offers = offers
+        self._mcp = mcp
         self._lines = lines
         self._tool_output = tool_output
         self._home = home
         self._recording: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     async def all(self, instance: Instance) -> tuple[Command, ...]:
-        """Those of the configuration, then the skills. Reads files."""
+        """Those of the configuration, then the prompts of MCP servers, then the skills. Reads files."""
         known = {command.name: command for command in instance.commands}
+        for command in await self._mcp.commands(instance):
+            known.setdefault(command.name, command)
         for skill in await self._offers.skills(instance):
             if skill.name not in known:
                 known[skill.name] = Command(
@@ -185,6 +190,9 @@ class CommandService:
 
     async def _text(self, instance: Instance, command: Command, id: str, arguments: str) -> tuple[str, str]:
         """(the template filled in; the same without what its command lines wrote)"""
+        if command.source == "mcp":  # what a server says is words: nothing in them is run or looked up
+            words = words_of(arguments, len(command.hints)) if command.hints else []
+            return await self._mcp.prompt_text(instance, command.name, tuple(words)), ""
         pieces = filled(command.template, arguments)
         lines = [piece for piece in pieces if isinstance(piece, CommandLine)]
         if len(lines) > COMMAND_LINES_MAX:

@@ -191,14 +191,15 @@ class McpService:
             for name, (_, prompt) in (await self._prompts(instance)).items()
         )
 
-    async def prompt_text(self, instance: Instance, command: str, arguments: tuple[str, ...]) -> str | None:
-        """The text that the server makes of a prompt, its arguments in order; None if no server has this command. Raises Invalid
-        if arguments are missing or the server refuses them, Unavailable if it cannot be reached."""
+    async def prompt_text(self, instance: Instance, command: str, arguments: tuple[str, ...]) -> str:
+        """The text that the server makes of a prompt, its arguments in order; an empty one is left out. Raises Invalid if there
+        is no such prompt, arguments are missing or the server refuses them."""
         found = (await self._prompts(instance)).get(command)
         if found is None:
-            return None
+            raise Invalid(f"No MCP server has the prompt {command[:64]!r} now.", field="command")
         server, prompt = found
-        given = dict(zip((argument.name for argument in prompt.arguments), arguments, strict=False))
+        names = [argument.name for argument in prompt.arguments]
+        given = {name: value for name, value in zip(names, arguments, strict=False) if value}
         missing = [argument.name for argument in prompt.arguments if argument.required and argument.name not in given]
         if missing:
             raise Invalid(f"The prompt {command} needs: {', '.join(missing)}.", field="arguments")

@@ -105,6 +105,7 @@ def make_services(
             turns=turns,
             messages=messages,
             offers=offers,
+            mcp=mcp,
             lines=lines,
             tool_output=tool_output,
             home=Path(locations.home),

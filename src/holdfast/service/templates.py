@@ -29,7 +29,7 @@ class CommandLine(NamedTuple):
 def filled(template: str, arguments: str) -> list[str | CommandLine]:
     """The template with the arguments in it, as texts and command lines in turn."""
     positions = [int(found[1]) for found in _PLACEHOLDER.finditer(template) if found[1] != "ARGUMENTS"]
-    given = _values(arguments, max(positions, default=0))
+    given = words_of(arguments, max(positions, default=0))
     values = {"ARGUMENTS": arguments, **{str(place): value for place, value in enumerate(given, 1)}}
     if not _PLACEHOLDER.search(template) and arguments.strip():
         template = f"{template}\n\n{arguments}"
@@ -51,7 +51,7 @@ def references(text: str) -> Iterator[str]:
     yield from dict.fromkeys(name for name in names if name)
 
 
-def _values(arguments: str, last: int) -> list[str]:
+def words_of(arguments: str, last: int) -> list[str]:
     """What `$1` up to the last placeholder stand for; every word, if there is none."""
     words = ["".join(found.groups(default="")) for found in _WORD.finditer(arguments)]
     if not last:
