@@ -136,4 +136,4 @@ async def test_state_that_the_log_does_not_give_is_found(place: Place, tmp_path:
     assert code == 1
     assert session in out
     assert "tokX" in out
-    assert "1 difference in" in out
+    assert "2 differences in" in out, "the part, and the words by which it is found"

@@ -106,7 +106,7 @@ async def test_a_defect_in_a_route_is_a_500_without_a_traceback(server: Server, 
         raise RuntimeError("secret detail")
 
     structlog.configure(processors=[lambda *_: (_ for _ in ()).throw(structlog.DropEvent)])
-    monkeypatch.setattr(server.application.store, "sessions", broken)
+    monkeypatch.setattr(server.application.store, "session_page", broken)
     monkeypatch.setattr(server.application.store, "snapshot", broken)
     try:
         for path in ("/session", "/event"):
