@@ -118,6 +118,29 @@ class Arena:
             async with self._started:
                 await self._started.wait_for(lambda g=generation: self._generation > g)
 
+    async def read_stream(self, path: str) -> list[Any]:
+        """The messages of a JSON stream up to its end, read by one who comes back to where he was."""
+        found: list[Any] = []
+        offset = "-1"
+        while True:
+            generation = self._generation
+            try:
+                query = {"live": "long-poll", "offset": offset}
+                async with self._http.get(self.process.url + path, params=query) as response:
+                    status, headers, page = response.status, response.headers, await response.read()
+            except (aiohttp.ClientError, ConnectionError):
+                status, headers, page = None, {}, b""
+            if status is not None and status != 503:
+                assert status in (200, 204), f"{path}: {status} {page[:1000]!r}"
+                assert headers["stream-next-offset"] >= offset
+                found += json.loads(page or b"[]")
+                offset = headers["stream-next-offset"]
+                if "stream-closed" in headers:
+                    return found
+                continue
+            async with self._started:
+                await self._started.wait_for(lambda g=generation: self._generation > g)
+
     def new_message_id(self) -> str:
         return self._ids.new("msg")
 
@@ -150,7 +173,10 @@ def opencode_json(model_url: str) -> dict[str, Any]:
             "fake": {
                 "npm": "@ai-sdk/openai-compatible",
                 "options": {"baseURL": model_url, "apiKey": "none"},
-                "models": {"fake-1": {"limit": {"context": 200000, "output": 8192}}},
+                "models": {
+                    "fake-1": {"limit": {"context": 200000, "output": 8192}},
+                    "fake-small": {"limit": {"context": 2000, "output": 100}},  # full after any answer
+                },
             }
         },
     }

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.core.codec import to_json
-from holdfast.core.events import PartDelta, TurnEnded, TurnOutcome, TurnRequested
-from holdfast.core.messages import ToolCompleted, ToolError, ToolPart
+from holdfast.core.events import PartDelta, SessionCompacted, TurnEnded, TurnExtended, TurnOutcome, TurnRequested
+from holdfast.core.messages import AssistantMessage, ToolCompleted, ToolError, ToolPart
+from holdfast.server.aisdk.ui_messages import fold
 from tests.kill.arena import Arena
 from tests.kill.checks import (
     answer_reasoning,
@@ -43,20 +44,27 @@ class Round:
     def session(self) -> str:
         return self.sessions[0]
 
-    async def prompt(self, session: str, text: str) -> str:
+    async def prompt(self, session: str, text: str, **more: Any) -> str:
         """Ask, however often the server dies, in one of the two ways there are; answers the prompt's id when the turn is
         over."""
         id = self.arena.new_message_id()
         self.prompts[session].append(id)
-        body = {"messageID": id, "parts": [{"type": "text", "text": text}]}
+        body = {"messageID": id, "parts": [{"type": "text", "text": text}], **more}
         if self.random.random() < 0.5:
             answer = await self.arena.call("POST", f"/session/{session}/message", body)
-            same((answer["info"]["role"], answer["info"].get("parentID")), ("assistant", id))
+            same(
+                (answer["info"]["role"], answer["info"].get("parentID") in self.asked(id, session)), ("assistant", True)
+            )
             same("completed" in answer["info"]["time"], True)
         else:
             await self.arena.call("POST", f"/session/{session}/prompt_async", body)
         await self.arena.watcher.until(lambda: self._ended(session, id))
         return id
+
+    def asked(self, prompt: str, session: str | None = None) -> list[str]:
+        """The prompt, and those with which its turn was extended."""
+        events = self.arena.events[session or self.session]
+        return [prompt, *(e.prompt_id for e in events if isinstance(e, TurnExtended) and e.message_id == prompt)]
 
     def _ended(self, session: str, prompt: str) -> bool:
         return bool(self.outcomes(prompt, session))
@@ -202,20 +210,96 @@ async def permission(round: Round) -> None:
     def pending() -> list[str]:
         return [entry.request.id for entry in arena.folds[session].permissions() if entry.reply is None]
 
+    prompt = await _answering(
+        round,
+        turn,
+        pending,
+        lambda id: arena.call("POST", f"/permission/{id}/reply", {"reply": "once"}, expected=(200, 404)),
+    )
+    _check_tools(round, prompt, ran=len(log.read_text().splitlines()) if log.exists() else 0, calls=3)
+    same(round.text(prompt), "Calling. " + tokens(10))
+
+
+async def question(round: Round) -> None:
+    """The model's question to the user waits over restarts, and its answer is not lost."""
+    session, arena = round.session, round.arena
+    options = [{"label": label, "description": label} for label in ("Ebb", "Flow")]
+    asks = json.dumps({"questions": [{"question": "Which?", "header": "Tide", "options": options}]})
+    turn = asyncio.ensure_future(round.prompt(session, f"[[tool=question {asks}]] [[tokens=10]] [[delay=3]]"))
+
+    def pending() -> list[str]:
+        entries = arena.folds[session].questions()
+        return [entry.request.id for entry in entries if entry.answers is None and not entry.rejected]
+
+    prompt = await _answering(
+        round,
+        turn,
+        pending,
+        lambda id: arena.call("POST", f"/question/{id}/reply", {"answers": [["Flow"]]}, expected=(200, 404)),
+    )
+    same(
+        ["Flow" in part.state.output for part in _calls(round, prompt) if isinstance(part.state, ToolCompleted)], [True]
+    )
+    same(round.text(prompt), "Calling. " + tokens(10))
+
+
+async def _answering(
+    round: Round,
+    turn: "asyncio.Future[str]",
+    pending: Callable[[], list[str]],
+    answer: Callable[[str], Coroutine[Any, Any, Any]],
+) -> str:
+    """Answer whatever waits for the user until the turn is over; answers its prompt. (404: the answer before the server died
+    had arrived, and the turn is over meanwhile.)"""
+    arena = round.arena
     try:
         while not turn.done():
             asked = asyncio.ensure_future(arena.watcher.until(lambda: bool(pending())))
             await asyncio.wait((turn, asked), return_when=asyncio.FIRST_COMPLETED)
             asked.cancel()
             for id in pending():
-                # 404: the answer before the server died had arrived, and the turn is over meanwhile
-                await arena.call("POST", f"/permission/{id}/reply", {"reply": "once"}, expected=(200, 404))
+                await answer(id)
                 await arena.watcher.until(lambda id=id: id not in pending())
-        prompt = await turn
+        return await turn
     finally:
         turn.cancel()
-    _check_tools(round, prompt, ran=len(log.read_text().splitlines()) if log.exists() else 0, calls=3)
-    same(round.text(prompt), "Calling. " + tokens(10))
+
+
+async def compaction(round: Round) -> None:
+    """A conversation that does not fit its model any more is summarised once, and the prompt answered after that."""
+    session, arena = round.session, round.arena
+    small = {"model": {"providerID": "fake", "modelID": "fake-small"}}
+    first = await round.prompt(session, "[[tokens=10]]", **small)
+    same(round.text(first), tokens(10))
+    second = await round.prompt(session, "[[tokens=25]] [[delay=3]]", **small)
+    summaries = [
+        m.info for m in arena.folds[session].messages() if isinstance(m.info, AssistantMessage) and m.info.summary
+    ]
+    same([info.parent_id in round.asked(second) for info in summaries], [True])
+    same(sum(isinstance(event, SessionCompacted) for event in arena.events[session]), 1)
+    same(round.text(round.asked(second)[-1]), tokens(25))
+
+
+async def waits(round: Round) -> None:
+    """A pause before the next try outlives the server, and what was said before it is said once. (Few events, so that a death
+    is often in the pause.)"""
+    prompt = await round.prompt(round.session, f"[[tokens=5]] [[error=2]] [[times=1]] {round.session}")
+    same(round.text(prompt), tokens(5))
+
+
+async def chat(round: Round) -> None:
+    """A page of the AI SDK: its message is asked once, and what it makes of the chunks is what the history has."""
+    session, arena = round.session, round.arena
+    id = arena.new_message_id()
+    round.prompts[session].append(id)
+    text = '[[reason=8]] [[tool=bash {"command":"echo over"}]] [[tokens=30]] [[delay=3]]'
+    message = {"id": id, "role": "user", "parts": [{"type": "text", "text": text}]}
+    told = await arena.call("POST", "/v1/chat", {"id": session, "messages": [message]}, expected=(201,))
+    chunks = await arena.read_stream(told["streamUrl"])
+    shown = await arena.call("GET", f"/v1/chat/{session}/messages")
+    same(json.loads(to_json(fold(id, chunks))), shown[-1])
+    same("".join(part["text"] for part in shown[-1]["parts"] if part["type"] == "text"), "Calling. " + tokens(30))
+    await arena.watcher.until(lambda: bool(round.outcomes(id)))
 
 
 async def queue(round: Round) -> None:
@@ -294,6 +378,10 @@ SCENARIOS = {
     "files": Scenario(files, events=50),
     "subagent": Scenario(subagent, events=35),
     "permission": Scenario(permission, events=45),
+    "question": Scenario(question, events=30),
+    "compaction": Scenario(compaction, events=80),
+    "waits": Scenario(waits, events=14),
+    "chat": Scenario(chat, events=70),
     "queue": Scenario(queue, events=110),
     "messages": Scenario(messages, events=120),
     "sessions": Scenario(sessions, events=220, sessions=4),
