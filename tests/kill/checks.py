@@ -10,7 +10,15 @@ from typing import Any
 
 from holdfast.core.codec import to_json
 from holdfast.core.events import PartDelta, TurnEnded, TurnRequested
-from holdfast.core.messages import AssistantMessage, ReasoningPart, TextPart, ToolPart, is_open, is_terminal
+from holdfast.core.messages import (
+    AssistantMessage,
+    ReasoningPart,
+    TextPart,
+    ToolPart,
+    ToolRunning,
+    is_open,
+    is_terminal,
+)
 from holdfast.core.session import StatusIdle
 from tests.kill.arena import Arena
 
@@ -77,6 +85,13 @@ def answer_reasoning(arena: Arena, session: str, prompt: str) -> list[str]:
 
 def answer_tools(arena: Arena, session: str, prompt: str) -> list[ToolPart]:
     return [part for part in answer_parts(arena, session, prompt) if isinstance(part, ToolPart)]
+
+
+def is_running(arena: Arena, session: str, output: str) -> bool:
+    """A call runs, and has written this."""
+    parts = [part for message in arena.folds[session].messages() for part in message.parts]
+    states = [part.state for part in parts if isinstance(part, ToolPart) and isinstance(part.state, ToolRunning)]
+    return any(output in str(state.metadata) for state in states)
 
 
 def answer_parts(arena: Arena, session: str, prompt: str) -> list[object]:
