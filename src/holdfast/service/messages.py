@@ -41,6 +41,7 @@ from holdfast.core.state import Key
 from holdfast.core.store import MessagePage, RawMessage, SessionStore
 from holdfast.core.wire import Wire
 from holdfast.service.instances import Instance, Instances
+from holdfast.service.past_turns import past_turns
 from holdfast.service.prompt_parts import AgentInput, PartInput, SubtaskInput, spelled_out
 from holdfast.service.sessions import check_session_id, session_of
 from holdfast.service.turns import TurnService
@@ -208,18 +209,22 @@ class MessageService:
     # --- answering ---------------------------------------------------------------------------------------------
 
     async def answer(self, session_id: str, message_id: str) -> RawMessage:
-        """The last message that answers this one; this one itself if none does. Looks from the newest backwards, because
-        it is nearly always there."""
-        before: int | None = None
+        """The last message of the turn that answers this one; this one itself if none does. Looks from the newest backwards,
+        because it is nearly always there."""
+        found: list[RawMessage] = []
         limit = 1
         while True:
+            before = found[0].version if found else None
             page = await self._store.message_page(session_id, limit=limit, before=before)
-            for message in reversed(page.messages):
-                if message.id == message_id or _parent.decode(message.info).parent_id == message_id:
-                    return message
+            found = [*page.messages, *found]
+            if found and _parent.decode(found[-1].info).parent_id == message_id:
+                return found[-1]
+            known = {message.id: message for message in found}
+            if message_id in known and (found[0].id != message_id or not page.more):
+                turn = past_turns([_message.decode(raw_json(message)) for message in found]).get(message_id)
+                return known[turn.steps[-1].info.id if turn is not None and turn.steps else message_id]
             if not page.more or not page.messages:
                 raise NotFound("Message", message_id)
-            before = page.messages[0].version
             limit = min(limit * 8, 512)
 
 
@@ -259,6 +264,7 @@ class _Parent(Wire):
 
 
 _parent = msgspec.json.Decoder(_Parent)
+_message = msgspec.json.Decoder(WithParts)
 
 
 def raw_json(message: RawMessage) -> bytes:

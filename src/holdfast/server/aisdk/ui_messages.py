@@ -4,7 +4,7 @@ A turn of the past is shown to `ChunkMaker` once more, and its chunks are folded
 loads the history shows what a page that was there all the time shows.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from holdfast.core import events as e
@@ -14,11 +14,11 @@ from holdfast.core.messages import (
     FilePart,
     Part,
     TextPart,
-    UserMessage,
     WithParts,
 )
 from holdfast.core.permissions import PermissionRequest
 from holdfast.server.aisdk.chunks import Chunk, ChunkMaker, answer_id, outcome_of
+from holdfast.service.past_turns import past_turns
 
 UiMessage = dict[str, Any]
 
@@ -28,7 +28,7 @@ def to_ui_messages(
 ) -> list[UiMessage]:
     """`current`: the prompt whose turn is not over; `asked`: what waits for the user."""
     found: list[UiMessage] = []
-    for prompt, steps in _turns(history):
+    for prompt, steps in past_turns(history).values():
         if not _is_hidden(prompt):
             found.append({"id": prompt.info.id, "role": "user", "parts": _prompt_parts(prompt.parts)})
         if any(not assistant_of(step).summary for step in steps):
@@ -122,54 +122,9 @@ def _asking(request: PermissionRequest) -> e.PermissionAsked:
     )
 
 
-# --- which answers belong to which prompt -----------------------------------------------------------------------
-
-
-def _turns(history: Sequence[WithParts]) -> list[tuple[WithParts, list[WithParts]]]:
-    """Prompts in order, each with its steps. A prompt that the engine wrote belongs to the turn in which it did."""
-    turns: dict[str, tuple[WithParts, list[WithParts]]] = {}
-    owner_of: dict[str, str] = {}
-    running: str | None = None
-    for message in history:
-        info = message.info
-        if isinstance(info, UserMessage):
-            owner = running or _next_in_queue(turns)
-            if _is_extension(message) and owner is not None:
-                owner_of[info.id] = owner
-            else:
-                owner_of[info.id] = info.id
-                turns[info.id] = message, []
-            continue
-        owner = owner_of.get(info.parent_id)
-        if owner is not None:
-            turns[owner][1].append(message)
-            ends = info.error is not None or (not info.summary and info.finish != "tool-calls")
-            running = None if ends and info.time.completed is not None else owner
-    return list(turns.values())
-
-
-def _next_in_queue(turns: Mapping[str, tuple[WithParts, list[WithParts]]]) -> str | None:
-    """The first prompt after the last that was answered."""
-    found: str | None = None
-    for id, (_, steps) in reversed(list(turns.items())):
-        if steps:
-            break
-        found = id
-    return found
-
-
 def assistant_of(message: WithParts) -> AssistantMessage:
     assert isinstance(message.info, AssistantMessage)
     return message.info
-
-
-def _is_extension(prompt: WithParts) -> bool:
-    """Written by the engine, in the middle of a turn."""
-    return bool(prompt.parts) and all(
-        (isinstance(part, CompactionPart) and part.auto)
-        or (isinstance(part, TextPart) and part.synthetic is True and not part.metadata)
-        for part in prompt.parts
-    )
 
 
 def _is_hidden(prompt: WithParts) -> bool:
