@@ -51,6 +51,7 @@ from holdfast.service.streams import StreamService
 from holdfast.service.subscriptions import SubscriptionService
 from holdfast.service.upkeep import Upkeep
 from holdfast.service.webhooks import Webhooks
+from holdfast.service.worktrees import WorktreeService
 from holdfast.storage.memory import MemoryStore
 from holdfast.storage.sqlite import SqliteReader, SqliteStore, holder
 
@@ -165,6 +166,7 @@ class Application:
             lines=CommandLines(processes),
             tool_output=tool_output,
             credentials=credentials,
+            worktrees=WorktreeService(store, _state_directory(settings) / "worktree", processes, pick=random.randrange),
             snapshots=snapshots,
         )
         self.subscriptions = SubscriptionService(

@@ -28,6 +28,7 @@ from holdfast.server.asgi import Header
 from holdfast.service.mcp import MCP, NoLogin
 from holdfast.service.pty import PTY
 from holdfast.service.vcs import PatchRefused
+from holdfast.service.worktrees import WorktreeRefused
 
 log = structlog.get_logger()
 
@@ -141,6 +142,9 @@ def answer_to(error: BaseException) -> Answer:
         case PatchRefused():
             data = ErrorData(message=error.message, reason=error.reason, hint=error.hint)
             return Answer(400, NamedError(name="VcsApplyError", data=data))
+        case WorktreeRefused():
+            data = ErrorData(message=error.message, hint=error.hint)
+            return Answer(400, NamedError(name=error.name, data=data))
         case Invalid():
             return named(400, error.message, kind=_kind(error.field), field=error.field, hint=error.hint)
         case SessionBusy():

@@ -29,6 +29,7 @@ from holdfast.service.sync import SyncService
 from holdfast.service.transfer import TransferService
 from holdfast.service.turns import TurnService
 from holdfast.service.vcs import VcsService
+from holdfast.service.worktrees import WorktreeService
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +54,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     config_changes: ConfigChanges
     credentials: Credentials
     sync: SyncService
+    worktrees: WorktreeService
 
 
 def make_services(
@@ -71,6 +73,7 @@ def make_services(
     lines: CommandLines,
     tool_output: Path,
     credentials: Credentials,
+    worktrees: WorktreeService,
     snapshots: Snapshots | None = None,
 ) -> Services:
     """`pick(n)` gives a random number in [0, n). `tool_output` is where long output of commands goes."""
@@ -122,4 +125,5 @@ def make_services(
         config_changes=config_changes,
         credentials=credentials,
         sync=SyncService(store),
+        worktrees=worktrees,
     )

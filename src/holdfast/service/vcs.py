@@ -147,6 +147,15 @@ async def changed_files(directory: str, *, below: str | None = None) -> list[Cha
         return await changes(git, "diff", base)
 
 
+async def default_commit(git: Git) -> str | None:
+    """Where the default branch is, as the remote had it when it was last asked, else as it is here."""
+    default = await _default_branch(git)
+    for name in (f"refs/remotes/origin/{default}", f"refs/heads/{default}"):
+        if default is not None and (commit := await git.line("rev-parse", "--verify", "--quiet", name)) is not None:
+            return commit
+    return None
+
+
 @asynccontextmanager
 async def _with_new_files(git: Git) -> AsyncGenerator[Git]:
     """git on a copy of the user's index in which the new files have a place, so that a diff shows them like all others."""

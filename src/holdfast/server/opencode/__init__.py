@@ -25,6 +25,7 @@ from holdfast.server.opencode.tui import TuiControl, tui_routes
 from holdfast.server.opencode.unserved import unserved
 from holdfast.server.opencode.upkeep import upkeep_routes
 from holdfast.server.opencode.vcs import vcs_routes
+from holdfast.server.opencode.worktrees import worktree_routes
 from holdfast.service.services import Services
 
 
@@ -49,6 +50,7 @@ def typed_routes(services: Services, streams: EventStreams) -> Sequence[HTTPRout
         *upkeep_routes(),
         *tui_routes(services.sessions, TuiControl(streams.announce)),
         *sync_routes(services.sync),
+        *worktree_routes(services.worktrees, services.instances),
         *second_api_routes(services.offers),
     ]
 

@@ -17,10 +17,6 @@ _WORKSPACES: Final = "There are no remote workspaces here; sessions stay where t
 
 _UNSERVED: Final[Mapping[str, Sequence[str]]] = {
     _LATER: (
-        "GET /experimental/worktree",
-        "POST /experimental/worktree",
-        "DELETE /experimental/worktree",
-        "POST /experimental/worktree/reset",
         "PATCH /project/{projectID}",
         "POST /experimental/project/{projectID}/copy/generate-name",
         "POST /experimental/project/{projectID}/copy",
