@@ -4,6 +4,8 @@ Runs in a reading thread. Each session is compared in one read transaction, so a
 compaction took away are not missed: what is left folds to the same state.
 """
 
+import msgspec
+
 from holdfast.core.codec import decode, to_json
 from holdfast.core.errors import HoldfastError
 from holdfast.core.events import (
@@ -86,27 +88,36 @@ def _stored(database: Database, session_id: str) -> Rows:
         stream,
     ):
         *of_session, busy, unfinished = columns
-        rows["session"] = as_entity("session", data), *of_session
-        rows["status"] = as_entity("status", status), bool(busy)
-        rows["todo"] = (as_entity("todo", todo),)
-        rows["turns"] = as_entity("turns", turns), bool(unfinished)
+        rows["session"] = _entity("session", data), *of_session
+        rows["status"] = _entity("status", status), bool(busy)
+        rows["todo"] = (_entity("todo", todo),)
+        rows["turns"] = _entity("turns", turns), bool(unfinished)
     for id, data, *columns in database.all(
         "SELECT id, data, position, version, parent_id FROM message WHERE stream = ?", stream
     ):
-        rows[f"message {id}"] = as_entity("message", data), *columns
+        rows[f"message {id}"] = _entity("message", data), *columns
     for id, data, grows_after, *columns in database.all(
         "SELECT part.id, part.data, grows_after, part.position, message.id"
         " FROM part LEFT JOIN message ON message.position = part.message WHERE part.stream = ?",
         stream,
     ):
-        if grows_after is not None:
-            data = grown(database, stream, columns[0], grows_after, data)
-        rows[f"part {id}"] = as_entity("part", data), grows_after is not None, *columns
+        part = _entity("part", data)
+        if grows_after is not None and not isinstance(part, str):
+            part = _entity("part", grown(database, stream, columns[0], grows_after, data))
+        rows[f"part {id}"] = part, grows_after is not None, *columns
     for kind, id, data, pending, position in database.all(
         "SELECT kind, id, data, pending, position FROM request WHERE stream = ?", stream
     ):
-        rows[f"{kind} {id}"] = as_entity(kind, data), bool(pending), position
+        rows[f"{kind} {id}"] = _entity(kind, data), bool(pending), position
     return rows
+
+
+def _entity(kind: str, data: bytes) -> Entity | str:
+    """What is wrong with the row, if it cannot be read."""
+    try:
+        return as_entity(kind, data)
+    except msgspec.MsgspecError as error:
+        return f"unreadable: {error}"
 
 
 def _folded(database: Database, session_id: str) -> tuple[list[Difference], Rows]:
