@@ -1,5 +1,6 @@
 """What tools do to files is recorded: the trees, the patch, the differences of turn and session. Also over a restart."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,10 @@ def remembering(server: Server, tree: WorkTree) -> None:
     server.environment.tree = tree
 
 
+async def reading(input: dict[str, Any], context: ToolContext) -> ToolResult:
+    return ToolResult(title="Read", output="ok")
+
+
 async def check(server: Server, project: Path) -> None:
     first, *_ = await server.answers()
     start = next(part for part in first.parts if isinstance(part, StepStartPart))
@@ -53,6 +58,42 @@ async def check(server: Server, project: Path) -> None:
     assert summary is not None
     assert (summary.files, summary.additions, summary.deletions) == (1, 2, 0)
     assert kinds(await server.log()).count("session.diff") == 1
+
+
+async def test_the_files_are_taken_in_while_the_model_still_writes_the_call(
+    tree: WorkTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The first snapshot of a large project takes seconds; the call of a tool that only reads, or mere talk, begins none."""
+    prepared: list[str] = []
+    began = asyncio.Event()
+    prepare = tree.prepare
+
+    async def noting() -> None:
+        prepared.append("once")
+        await prepare()
+        began.set()
+
+    monkeypatch.setattr(tree, "prepare", noting)
+    stall = Stall()
+    start, *rest = call("write", {})
+    provider = ScriptedProvider(
+        [*text("Talk."), *call("read", {"filePath": "."})], [start, stall, *rest], [text("Done.")]
+    )
+    async with serving(provider, writing(tmp_path / "project"), Scripted("read", reading)) as server:
+        remembering(server, tree)
+        await server.prompt(content="Write.")
+        await asyncio.wait_for(stall.reached.wait(), 20)
+        await asyncio.wait_for(began.wait(), 20)
+        assert kinds(await server.log()).count("turn.ended") == 0
+        (tmp_path / "project" / "old.txt").write_text("changed meanwhile\n")
+        stall.release()
+        await server.engine.idle()
+        steps = [part for answer in await server.answers() for part in answer.parts if isinstance(part, StepStartPart)]
+        before = next(part.snapshot for part in steps if part.snapshot)
+    assert prepared == ["once"]
+    await tree.restore(before)
+    assert (tmp_path / "project" / "old.txt").read_text() == "changed meanwhile\n"
+    assert not (tmp_path / "project" / "new.txt").exists()
 
 
 async def test_a_step_whose_tools_change_files_records_what_they_changed(tree: WorkTree, tmp_path: Path):

@@ -171,6 +171,12 @@ class WorkTree:
             log.warning("snapshot.failed", directory=self._root, reason=str(error))
         return None
 
+    async def prepare(self) -> None:
+        """Take the files in ahead of the first snapshot, which is the slow one: the next `take` then has to look only at what
+        changed since. Answers nothing, so that nobody takes this for what the files were at some moment."""
+        if self._newest is None:
+            await self.take()
+
     async def changed(self, old: str, new: str) -> tuple[str, ...]:
         """The absolute paths of the files that differ. Raises NotFound for a tree that is not there (any more)."""
         if old == new:

@@ -28,8 +28,24 @@ from holdfast.agent.runner.titles import is_unnamed, name_session
 from holdfast.agent.tools.invalid import INVALID
 from holdfast.core.codec import decode, type_of
 from holdfast.core.errors import HoldfastError, Invalid, LeaseLost, NotFound, StorageError
-from holdfast.core.events import Event, MessageRemoved, SessionStatusChanged, TurnAbortRequested, TurnSuspended
-from holdfast.core.messages import MessageError, Part, StepStartPart, TextPart, ToolPart, ToolRunning, WithParts
+from holdfast.core.events import (
+    Event,
+    MessageRemoved,
+    PartUpdated,
+    SessionStatusChanged,
+    TurnAbortRequested,
+    TurnSuspended,
+)
+from holdfast.core.messages import (
+    MessageError,
+    Part,
+    StepStartPart,
+    TextPart,
+    ToolPart,
+    ToolPending,
+    ToolRunning,
+    WithParts,
+)
 from holdfast.core.session import BUSY
 from holdfast.core.state import TurnState
 from holdfast.core.store import Recorded, SessionScope
@@ -248,9 +264,14 @@ class Worker:
             tools=tuple(ToolSpec(tool.id, tool.description, tool.parameters) for tool in tools if tool.id != INVALID),
             output_tokens_max=model.output_tokens_max,
         )
+        tree = self._environment.snapshots(state.session)
         async with aclosing(model.provider.stream(request)) as chunks:
             async for batch in chunks:
-                await recorder.add(output.feed(batch, self._log.stamp()))
+                said = output.feed(batch, self._log.stamp())
+                if tree is not None and any(map(_begins_change, said)):
+                    self._beside(tree.prepare())
+                    tree = None
+                await recorder.add(said)
         if output.finished is None:
             raise ProviderError("The model's stream ended before its answer did.", retryable=True)
 
@@ -404,6 +425,15 @@ def _words(message: WithParts) -> str:
 def _has_running(state: TurnState) -> bool:
     parts = state.steps[-1].parts if state.steps else ()
     return any(isinstance(part, ToolPart) and isinstance(part.state, ToolRunning) for part in parts)
+
+
+def _begins_change(event: Event) -> bool:
+    """The LLM begins to write a call that may change files."""
+    match event:
+        case PartUpdated(part=ToolPart(tool=tool, state=ToolPending())):
+            return tool not in _LEAVES_FILES_ALONE
+        case _:
+            return False
 
 
 def _is_end(error: BaseException) -> bool:
