@@ -25,6 +25,7 @@ _FILES = {
     "src/beta.txt": b"beta\n",
     "dot.png": b"\x89PNG\r\n\x1a\n\x00\x00",
 }
+_COMMANDS = {"greet": {"template": "Greet $ARGUMENTS, and $2 above all: !`echo hi` [[tokens=2]]", "description": "Say hello"}}
 _GIT = {
     f"GIT_{who}_{what}": "Sample" if what == "NAME" else "sample@example.org"
     for who in ("AUTHOR", "COMMITTER")
@@ -56,7 +57,7 @@ async def record(command: list[str], place: Path, scenarios: list[str]) -> Recor
     configuration = home / "config" / "opencode" / "opencode.json"
     configuration.parent.mkdir(parents=True)
     async with ModelServer() as model:
-        configuration.write_text(json.dumps(opencode_json(model.url)))
+        configuration.write_text(json.dumps({**opencode_json(model.url), "command": _COMMANDS}))
         environment = opencode_environment(home)
         server = ServerProcess(command, cwd=work, log=place / "server.log", env=environment)
         try:

@@ -25,6 +25,7 @@ _ULID = re.compile(r"^[0-9A-HJKMNP-TV-Z]{26}$")
 _HASH = re.compile(r"\b[0-9a-f]{40}\b")
 _ISO_TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _MS_2020 = 1_577_836_800_000
+_NOT_CALLED = ("/event", "/global/event", "/global/upgrade")  # subscribed to all the time; would change the stock program
 _BACKGROUND = ("session.updated", "session.diff")
 _KEYS = ("id", "name", "path", "file")
 _RULES = ({"permission", "pattern", "action"}, {"action", "resource", "effect"})
@@ -49,14 +50,14 @@ def compare(stock: Recording, ours: Recording) -> list[Difference]:
 
 
 def routes_not_called(stock: Recording, ours: Recording) -> list[str]:
-    """Routes that both servers document, and that no scenario called (the streams are subscribed to all the time)."""
+    """Routes that both servers document, and that no scenario called."""
     theirs = {(method, _any(path)) for method, path in stock.trace["routes"]}
     called = {(call["method"], call["path"]) for call in ours.trace["calls"]}
     return [
         f"{method} {path}"
         for method, path in ours.trace["routes"]
         if (method, _any(path)) in theirs
-        and path not in ("/event", "/global/event")
+        and path not in _NOT_CALLED
         and not any(method == other and re.fullmatch(_any(path), place) for other, place in called)
     ]
 

@@ -14,6 +14,11 @@ export async function offers(t) {
   await t.call("skills", (c) => c.app.skills())
 }
 
+export async function languages(t) {
+  await t.call("servers", (c) => c.lsp.status())
+  await t.call("formatters", (c) => c.formatter.status())
+}
+
 export async function tools(t) {
   await t.call("ids", (c) => c.tool.ids())
   await t.call("list", (c) => c.tool.list({ provider: "fake", model: "fake-1" }))

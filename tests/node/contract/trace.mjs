@@ -37,14 +37,29 @@ export class Trace {
     return response
   }
 
-  // The answer of one call, recorded under a name that is unique in its scenario.
-  async call(name, ask) {
+  // The answer of one call, recorded under a name that is unique in its scenario. `keep` says what of the body is compared.
+  async call(name, ask, { keep = (body) => body } = {}) {
     const call = { scenario: this.scenario, name }
     this.calls.push(call)
     try {
       return (await this.asking.run(call, () => ask(this.client))).data
     } catch (error) {
       if (call.status === undefined) throw error // the SDK also throws at a page where it expected JSON: that is an answer
+    } finally {
+      if (call.status === 200) call.body = keep(call.body)
+    }
+  }
+
+  // A call that is not answered as long as nothing happens.
+  async waits(name, method, path, ms = 300) {
+    const call = { scenario: this.scenario, name, method, path, status: "waits", type: "", next: false, body: null }
+    this.calls.push(call)
+    const url = new URL(path, this.baseUrl)
+    url.searchParams.set("directory", this.directory)
+    try {
+      call.status = (await fetch(url, { method, signal: AbortSignal.timeout(ms) })).status
+    } catch (error) {
+      if (error.name !== "TimeoutError") throw error
     }
   }
 
