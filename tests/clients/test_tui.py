@@ -55,7 +55,11 @@ class Person:
 @pytest.fixture
 async def person(arena: Arena, opencode: Path, tmp_path: Path) -> AsyncIterator[Person]:
     """In front of a TUI that is ready. Commands of the agent need permission."""
-    configure(arena, permission={"bash": "ask"}, command={"greet": {"template": "Greet $ARGUMENTS [[tokens=2]]"}})
+    configure(
+        arena,
+        permission={"bash": "ask"},
+        command={"greet": {"template": "Greet $ARGUMENTS [[tokens=2]]", "description": "Say hello"}},
+    )
     async with at_the_tui(arena, opencode, tmp_path / "home") as person:
         yield person
 
@@ -265,3 +269,13 @@ async def test_it_obeys_who_controls_it_from_outside(arena: Arena, person: Perso
     await person.sees(Answered(tokens=20))
     await arena.call("POST", "/tui/show-toast", {"message": "Look here", "variant": "info", "duration": 60_000})
     await person.sees("Look here")
+
+
+async def test_a_slash_command_of_the_project_is_a_prompt(person: Person) -> None:
+    person.presses("/gre")
+    await person.sees("Say hello")
+    person.presses(ENTER)
+    await person.no_longer_sees("Say hello")
+    await person.says("kelp")
+    screen = await person.sees(Answered(tokens=2))
+    assert "Greet kelp" in screen

@@ -25,7 +25,9 @@ _FILES = {
     "src/beta.txt": b"beta\n",
     "dot.png": b"\x89PNG\r\n\x1a\n\x00\x00",
 }
-_COMMANDS = {"greet": {"template": "Greet $ARGUMENTS, and $2 above all: !`echo hi` [[tokens=2]]", "description": "Say hello"}}
+_COMMANDS = {
+    "greet": {"template": "Greet $ARGUMENTS, and $2 above all: !`echo hi` [[tokens=2]]", "description": "Say hello"}
+}
 _GIT = {
     f"GIT_{who}_{what}": "Sample" if what == "NAME" else "sample@example.org"
     for who in ("AUTHOR", "COMMITTER")

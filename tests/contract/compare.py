@@ -25,7 +25,11 @@ _ULID = re.compile(r"^[0-9A-HJKMNP-TV-Z]{26}$")
 _HASH = re.compile(r"\b[0-9a-f]{40}\b")
 _ISO_TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 _MS_2020 = 1_577_836_800_000
-_NOT_CALLED = ("/event", "/global/event", "/global/upgrade")  # subscribed to all the time; would change the stock program
+_NOT_CALLED = (
+    "/event",
+    "/global/event",
+    "/global/upgrade",
+)  # subscribed to all the time; would change the stock program
 _BACKGROUND = ("session.updated", "session.diff")
 _KEYS = ("id", "name", "path", "file")
 _RULES = ({"permission", "pattern", "action"}, {"action", "resource", "effect"})

@@ -4,12 +4,13 @@
 import * as asks from "./asks.mjs"
 import * as catalogue from "./catalogue.mjs"
 import * as clients from "./clients.mjs"
+import * as mcp from "./mcp.mjs"
 import * as project from "./project.mjs"
 import * as sessions from "./sessions.mjs"
 import { Trace } from "./trace.mjs"
 import * as turns from "./turns.mjs"
 
-const { configuration, dispose, ...others } = { ...turns, ...asks, ...sessions, ...project, ...catalogue, ...clients }
+const { configuration, dispose, ...others } = { ...turns, ...asks, ...sessions, ...project, ...catalogue, ...clients, ...mcp }
 const scenarios = { ...others, configuration, dispose } // a stock server ends its stream when its configuration changes
 
 const [baseUrl, directory, ...wanted] = process.argv.slice(2)
