@@ -48,6 +48,17 @@ export async function secondApi(t) {
   await t.call("references", (c) => c.v2.reference.list())
 }
 
+export async function credentials(t) {
+  await t.call("methods", (c) => c.provider.auth())
+  await t.call("set", (c) => c.auth.set({ providerID: "groq", auth: { type: "api", key: "gsk_none" } }))
+  await t.call("setNonsense", (c) => c.auth.set({ providerID: "groq", auth: { type: "nonsense" } }))
+  await t.call("remove", (c) => c.auth.remove({ providerID: "groq" }))
+  await t.call("removeAgain", (c) => c.auth.remove({ providerID: "groq" }))
+  await t.call("authorize", (c) => c.provider.oauth.authorize({ providerID: "groq", method: 0 }))
+  await t.call("callback", (c) => c.provider.oauth.callback({ providerID: "groq", method: 0, code: "x" }))
+  await t.quiet()
+}
+
 export async function configuration(t) {
   await t.call("global", (c) => c.global.config.get())
   await t.call("change", (c) => c.config.update({ config: { username: "someone" } }))

@@ -10,8 +10,8 @@ import * as sessions from "./sessions.mjs"
 import { Trace } from "./trace.mjs"
 import * as turns from "./turns.mjs"
 
-const { configuration, dispose, ...others } = { ...turns, ...asks, ...sessions, ...project, ...catalogue, ...clients, ...mcp }
-const scenarios = { ...others, configuration, dispose } // a stock server ends its stream when its configuration changes
+const { credentials, configuration, dispose, ...others } = { ...turns, ...asks, ...sessions, ...project, ...catalogue, ...clients, ...mcp }
+const scenarios = { ...others, credentials, configuration, dispose } // a stock server ends its stream when its configuration changes
 
 const [baseUrl, directory, ...wanted] = process.argv.slice(2)
 const trace = new Trace(baseUrl, directory)
