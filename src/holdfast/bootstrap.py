@@ -125,7 +125,7 @@ class Application:
         processes = Processes()
         snapshots = Snapshots(settings.data) if settings.data is not None else None
         own_configuration = config_directory(settings.environ, settings.home)
-        tools = built_in(processes, configuration=own_configuration)
+        tools = built_in(processes, configuration=own_configuration, home=settings.home)
         grants = Grants(settings.data / "mcp-auth.json" if settings.data is not None else None)
         mcp = McpService(processes, clock=clock, grants=grants)
         instances.disposed = mcp.dispose
@@ -161,7 +161,7 @@ class Application:
             ),
             ptys=PtyService(processes, clock=clock, environ=settings.environ),
             mcp=mcp,
-            offers=OfferService(tools, own_configuration),
+            offers=OfferService(tools, own_configuration, settings.home),
             config_changes=ConfigChanges(configuration, str(settings.directory)),
             lines=CommandLines(processes),
             tool_output=tool_output,

@@ -12,11 +12,12 @@ from holdfast.service.instances import Instance
 
 
 class OfferService:
-    """`tools` are all there are, `configuration` is the directory of the user's own."""
+    """`tools` are all there are, `configuration` is the directory of the user's own, `home` that of the user."""
 
-    def __init__(self, tools: Mapping[str, Tool], configuration: Path) -> None:
+    def __init__(self, tools: Mapping[str, Tool], configuration: Path, home: Path) -> None:
         self._tools = tools
         self._configuration = configuration
+        self._home = home
 
     def tool_ids(self) -> tuple[str, ...]:
         return tuple(self._tools)
@@ -29,7 +30,7 @@ class OfferService:
     async def skills(self, instance: Instance) -> tuple[SkillInfo, ...]:
         """By name."""
         found = await asyncio.to_thread(
-            find_skills, Path(instance.directory), Path(instance.place.worktree), self._configuration
+            find_skills, Path(instance.directory), Path(instance.place.worktree), self._configuration, self._home
         )
         return tuple(
             SkillInfo(name=skill.name, description=skill.description, location=skill.location, content=skill.content)

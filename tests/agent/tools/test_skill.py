@@ -63,6 +63,34 @@ async def test_skills_of_the_user_of_the_project_and_of_its_directories_are_foun
     assert (await Skill(tmp_path / "config").run({"name": "own"}, context)).metadata["name"] == "own"
 
 
+def test_skills_are_found_where_other_agents_keep_theirs_and_in_directories_below(tmp_path: Path) -> None:
+    home, root = tmp_path / "home", tmp_path / "project"
+    below = root / "below"
+    below.mkdir(parents=True)
+    make(home / ".claude", "skills", "same", "of another agent")
+    make(home / ".agents", "skills", "shared", "of all agents")
+    make(home / "config", "skill", "same", "of the user")
+    make(home / ".opencode", "skill", "own", "of the user")
+    make(root / ".claude", "skills", "project", "of the project")
+    make(root / ".claude", "skills", "near", "of another agent")
+    make(below / ".agents", "skills", "here", "of the directory")
+    make(below / ".opencode", "skill", "near", "of the directory")
+    make(below / ".opencode" / "skill" / "group", "of", "deep", "further down")
+    (below / ".opencode" / "skill" / "round").symlink_to(below / ".opencode")
+
+    found = {skill.name: skill.description for skill in find_skills(below, root, home / "config", home)}
+
+    assert found == {
+        "deep": "further down",
+        "here": "of the directory",
+        "near": "of the directory",
+        "own": "of the user",
+        "project": "of the project",
+        "same": "of the user",
+        "shared": "of all agents",
+    }
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -303,14 +303,20 @@ class McpServer:
 
     async def _reached(self) -> "Session":
         """The session; after another attempt to have one, if there is none. Raises ServerFailed."""
-        if self._session is None and self._task is not None and not self._task.done():
+        session = self._working
+        if session is None and self._task is not None and not self._task.done():
             attempted = self._attempted
             self._wanted_now.set()
             await attempted.wait()
-        if self._session is None:
+            session = self._working
+        if session is None:
             reason = getattr(self.status, "error", None) or self.status.__struct_config__.tag
             raise ServerFailed(f"The MCP server {self.name} cannot be reached: {reason}")
-        return self._session
+        return session
+
+    @property
+    def _working(self) -> "Session | None":
+        return self._session if self._session is not None and not self._session.is_lost else None
 
     def clean(self, text: str) -> str:
         """The text without what the configuration keeps secret."""

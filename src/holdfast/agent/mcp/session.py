@@ -16,36 +16,24 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast
 
 import httpx2
-import msgspec
 import structlog
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
 from mcp import Client, types
 from mcp.client.auth import OAuthClientProvider
 from mcp.client.auth.exceptions import OAuthFlowError, OAuthRegistrationError
-from mcp.client.sse import sse_client
-from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp.types import (
     CONNECTION_CLOSED,
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
     UNSUPPORTED_PROTOCOL_VERSION,
-    AudioContent,
-    BlobResourceContents,
-    EmbeddedResource,
-    ImageContent,
-    ResourceLink,
     TextContent,
-    TextResourceContents,
 )
 from pydantic import ValidationError
 
 from holdfast import __version__
+from holdfast.agent.mcp.answers import outcome_of, problem_of
 from holdfast.agent.mcp.base import (
-    MESSAGE_BYTES_MAX,
     TOOLS_MAX,
-    Attachment,
     CallOutcome,
     ListedPrompt,
     ListedResource,
@@ -57,13 +45,12 @@ from holdfast.agent.mcp.base import (
     SessionLost,
 )
 from holdfast.agent.mcp.local import LastWords, Streams, local_streams
+from holdfast.agent.mcp.remote import over_sse, over_streamable_http
 from holdfast.agent.tools.processes import Processes
 from holdfast.core.config import McpConfig
 
 _PAGES_MAX: Final = 50
 _DESCRIPTION_MAX: Final = 16_000
-_SCHEMA_BYTES_MAX: Final = 256 * 1024
-_HTTP_SECONDS: Final = 30.0
 _SESSION_GONE: Final = "Session terminated"
 
 _T = TypeVar("_T")
@@ -86,6 +73,10 @@ class Session:
         self._link = link
 
     @property
+    def is_lost(self) -> bool:
+        return self._link.lost.is_set()
+
+    @property
     def why(self) -> str:
         return self._link.why or "The connection was closed."
 
@@ -98,7 +89,7 @@ class Session:
             for task in waiting:
                 task.cancel()
         self._link.changed.clear()
-        return not self._link.lost.is_set()
+        return not self.is_lost
 
     # --- what there is
 
@@ -108,7 +99,7 @@ class Session:
             return []
         found: dict[str, ListedTool] = {}
         async for tool in self._all(lambda cursor: self._client.list_tools(cursor=cursor), lambda page: page.tools):
-            problem = "it is there twice" if tool.name in found else _problem(tool.input_schema)
+            problem = "it is there twice" if tool.name in found else problem_of(tool.input_schema)
             if problem is not None:
                 log.warning("mcp.tool_left_out", tool=tool.name[:100], reason=problem)
                 continue
@@ -178,7 +169,7 @@ class Session:
             progressed()
 
         call = self._client.call_tool(name, input, progress_callback=progress)
-        return _outcome(await self._asked(call))
+        return outcome_of(await self._asked(call))
 
     async def prompt(self, name: str, arguments: dict[str, str]) -> str:
         """The text of a prompt. Raises ServerFailed."""
@@ -315,7 +306,10 @@ async def _first_that_works(
 
     transports: list[Callable[[], AbstractAsyncContextManager[Streams]]] = [local]
     if config.type == "remote":
-        transports = [lambda: _streamable(config, link, auth), lambda: _events(config, link, auth)]
+        transports = [
+            lambda: over_streamable_http(config, auth, link.answered),
+            lambda: over_sse(config, auth, link.answered),
+        ]
     for last, transport in zip((*(False for _ in transports[1:]), True), transports, strict=True):
         for mode in ("legacy", "auto"):
             client = Client(
@@ -348,68 +342,6 @@ async def _watched(transport: AbstractAsyncContextManager[Streams], link: _Link)
         link.lost.clear()
         link.why = None
         yield _Watched(read, link), write
-
-
-@contextlib.asynccontextmanager
-async def _streamable(
-    config: McpConfig, link: _Link, auth: OAuthClientProvider | None
-) -> AsyncGenerator[Streams, None]:
-    assert config.url
-    async with (
-        _http_client(config, link, auth) as http,
-        streamable_http_client(config.url, http_client=http, max_sse_event_size=MESSAGE_BYTES_MAX) as streams,
-    ):
-        yield streams
-
-
-@contextlib.asynccontextmanager
-async def _events(config: McpConfig, link: _Link, auth: OAuthClientProvider | None) -> AsyncGenerator[Streams, None]:
-    assert config.url
-
-    def client(
-        headers: dict[str, str] | None = None, timeout: httpx2.Timeout | None = None, auth: httpx2.Auth | None = None
-    ) -> httpx2.AsyncClient:
-        return _http_client(config, link, auth)
-
-    async with sse_client(config.url, auth=auth, httpx_client_factory=client) as streams:
-        yield streams
-
-
-def _http_client(config: McpConfig, link: _Link, auth: httpx2.Auth | None) -> httpx2.AsyncClient:
-    """Streams may be silent for as long as they like: what a call may take is counted by whoever makes it."""
-    return httpx2.AsyncClient(
-        headers=config.headers,
-        auth=auth,
-        timeout=httpx2.Timeout(_HTTP_SECONDS, read=None),
-        event_hooks={"response": [link.answered]},
-        transport=_Bounded(),
-    )
-
-
-class _Bounded(httpx2.AsyncHTTPTransport):
-    """Answers that are no streams end at `MESSAGE_BYTES_MAX`."""
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        response = await super().handle_async_request(request)
-        if not response.headers.get("content-type", "").startswith("text/event-stream"):
-            response.stream = _BoundedStream(cast(httpx2.AsyncByteStream, response.stream))
-        return response
-
-
-class _BoundedStream(httpx2.AsyncByteStream):
-    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
-        self._stream = stream
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = MESSAGE_BYTES_MAX
-        async for data in self._stream:
-            left -= len(data)
-            if left < 0:
-                raise httpx2.ReadError(f"it answered more than {MESSAGE_BYTES_MAX >> 20} MB")
-            yield data
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 # --- what went wrong --------------------------------------------------------------------------------------------
@@ -464,48 +396,3 @@ def _words(error: BaseException) -> str:
 
 def _first_line(text: str) -> str:
     return text.strip().partition("\n")[0][:300]
-
-
-# --- what servers say -------------------------------------------------------------------------------------------
-
-
-def _problem(schema: Any) -> str | None:
-    """Why this cannot be the schema of a tool's input."""
-    if schema.get("type", "object") != "object":
-        return "its input is no object"
-    try:
-        if len(msgspec.json.encode(schema)) > _SCHEMA_BYTES_MAX:
-            return "its schema is too long"
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        return f"its schema is not one: {error.message[:200]}"
-    except (RecursionError, TypeError, ValueError) as error:
-        return f"its schema cannot be read ({type(error).__name__})"
-    return None
-
-
-def _outcome(result: types.CallToolResult) -> CallOutcome:
-    texts: list[str] = []
-    attachments: list[Attachment] = []
-    for item in result.content:
-        match item:
-            case TextContent(text=text):
-                texts.append(text)
-            case ImageContent(data=data, mime_type=mime) | AudioContent(data=data, mime_type=mime):
-                attachments.append(Attachment(mime=mime, data=data))
-            case EmbeddedResource(resource=BlobResourceContents(blob=data, mime_type=mime, uri=uri)):
-                attachments.append(Attachment(mime=mime or "application/octet-stream", data=data, filename=str(uri)))
-            case EmbeddedResource(resource=TextResourceContents(text=text)):
-                texts.append(text)
-            case ResourceLink(uri=uri, name=name):
-                texts.append(f"{name}: {uri}")
-            case _:
-                texts.append(f"[{getattr(item, 'type', 'something')} that cannot be shown]")
-    if not texts and not attachments and result.structured_content is not None:
-        texts.append(msgspec.json.format(msgspec.json.encode(result.structured_content), indent=2).decode())
-    return CallOutcome(
-        text="\n\n".join(texts),
-        is_error=bool(result.is_error),
-        attachments=tuple(attachments),
-        structured=result.structured_content,
-    )

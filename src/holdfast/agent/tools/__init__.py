@@ -23,8 +23,11 @@ from holdfast.agent.tools.webfetch import WebFetch
 from holdfast.agent.tools.write import Write
 
 
-def built_in(processes: Processes, *, shell: str | None = None, configuration: Path | None = None) -> ToolBox:
-    """Every tool that comes with Holdfast. `shell` as in `Bash`; `configuration` is the directory of the user's own."""
+def built_in(
+    processes: Processes, *, shell: str | None = None, configuration: Path | None = None, home: Path | None = None
+) -> ToolBox:
+    """Every tool that comes with Holdfast. `shell` as in `Bash`; `configuration` is the directory of the user's own, `home` that
+    of the user."""
     edits = FileEdits()
     return ToolBox(
         (
@@ -42,7 +45,7 @@ def built_in(processes: Processes, *, shell: str | None = None, configuration: P
             WebFetch(),
             TodoWrite(),
             TodoRead(),
-            Skill(configuration),
+            Skill(configuration, home),
         )
     )
 

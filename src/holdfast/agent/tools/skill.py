@@ -14,7 +14,7 @@ from holdfast.core.messages import ToolPart
 
 
 class Skill:
-    """`configuration` is the directory of the user's own configuration."""
+    """`configuration` is the directory of the user's own configuration, `home` that of the user."""
 
     id = "skill"
     repeatable = True
@@ -30,8 +30,9 @@ Reads a skill: instructions, and often files, that the user or the project has f
         "required": ["name"],
     }
 
-    def __init__(self, configuration: Path | None = None) -> None:
+    def __init__(self, configuration: Path | None = None, home: Path | None = None) -> None:
         self._configuration = configuration
+        self._home = home
 
     async def asks(self, input: dict[str, Any], context: ToolContext) -> Sequence[Ask]:
         skill = await self._find(input["name"], context)
@@ -51,7 +52,9 @@ Reads a skill: instructions, and often files, that the user or the project has f
         """It only read."""
 
     async def _find(self, name: str, context: ToolContext) -> Found:
-        skills = await asyncio.to_thread(find_skills, context.directory, context.worktree, self._configuration)
+        skills = await asyncio.to_thread(
+            find_skills, context.directory, context.worktree, self._configuration, self._home
+        )
         for skill in skills:
             if skill.name == name.strip():
                 return skill
