@@ -42,6 +42,7 @@ from holdfast.service.environment import InstanceEnvironment
 from holdfast.service.instances import Instances
 from holdfast.service.mcp import McpService
 from holdfast.service.offers import OfferService
+from holdfast.service.project_details import ProjectDetails
 from holdfast.service.projects import Locations
 from holdfast.service.pty import PtyService
 from holdfast.service.services import make_services
@@ -166,6 +167,7 @@ class Application:
             lines=CommandLines(processes),
             tool_output=tool_output,
             credentials=credentials,
+            project_details=ProjectDetails(settings.data / "projects.json" if settings.data is not None else None),
             worktrees=WorktreeService(store, _state_directory(settings) / "worktree", processes, pick=random.randrange),
             snapshots=snapshots,
         )

@@ -6,6 +6,7 @@ import pytest
 from holdfast.core.errors import Invalid, NotFound
 from holdfast.core.events import SessionCreated
 from holdfast.core.ids import IdGenerator
+from holdfast.service.project_details import ProjectDetails
 from holdfast.service.projects import Place, ProjectService, checked_directory, find_place, worktree_of
 from holdfast.storage.memory import MemoryStore
 from holdfast.testing.manual_clock import ManualClock
@@ -91,7 +92,7 @@ def test_a_loop_of_links_is_refused(tmp_path: Path):
 async def test_projects_are_those_that_have_sessions_newest_use_first(repository: Path, tmp_path: Path):
     clock = ManualClock()
     store = MemoryStore(clock.now_ms, IdGenerator(clock.now_ms, bytes))
-    projects = ProjectService(store, clock)
+    projects = ProjectService(store, clock, ProjectDetails(None))
     assert await projects.all() == ()
 
     first = commit(repository, "first")
@@ -113,7 +114,7 @@ async def test_projects_are_those_that_have_sessions_newest_use_first(repository
 
 async def test_the_project_of_a_directory_without_sessions_is_known_too(repository: Path):
     clock = ManualClock()
-    projects = ProjectService(MemoryStore(clock.now_ms, IdGenerator(clock.now_ms, bytes)), clock)
+    projects = ProjectService(MemoryStore(clock.now_ms, IdGenerator(clock.now_ms, bytes)), clock, ProjectDetails(None))
     current = await projects.current(await find_place(str(repository)))
 
     assert current.worktree == str(repository)

@@ -62,6 +62,7 @@ class TaggedError(Wire):
     request_id: str | None = None
     pty_id: str | None = None
     provider_id: str | None = None
+    project_id: str | None = None
     name: str | None = None
 
 
@@ -81,6 +82,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 PROVIDER: Final = "Provider"
+PROJECT: Final = "Project"
 
 
 class Refused(Exception):
@@ -133,6 +135,8 @@ def answer_to(error: BaseException) -> Answer:
             return Answer(404, TaggedError(tag="McpServerNotFoundError", name=error.id, message=error.message))
         case NoLogin():
             return Answer(400, PlainError(error=error.message))
+        case NotFound() if error.kind == PROJECT:
+            return Answer(404, TaggedError(tag="ProjectNotFoundError", project_id=error.id, message=error.message))
         case NotFound() if error.kind == PROVIDER:
             return Answer(404, TaggedError(tag="ProviderNotFoundError", provider_id=error.id, message=error.message))
         case NotFound():

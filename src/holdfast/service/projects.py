@@ -16,6 +16,7 @@ from holdfast.core.catalogue import Project, ProjectSummary, ProjectTime
 from holdfast.core.clock import Clock
 from holdfast.core.errors import Invalid, NotFound, Unavailable
 from holdfast.core.store import SessionStore
+from holdfast.service.project_details import ProjectChange, ProjectDetails
 
 GLOBAL: Final = "global"
 _GIT_SECONDS_MAX: Final = 5.0
@@ -92,9 +93,10 @@ async def _first_commit(worktree: str) -> str | None:
 class ProjectService:
     """The projects that sessions were made in."""
 
-    def __init__(self, store: SessionStore, clock: Clock) -> None:
+    def __init__(self, store: SessionStore, clock: Clock, details: ProjectDetails) -> None:
         self._store = store
         self._clock = clock
+        self._details = details
 
     async def all(self) -> tuple[Project, ...]:
         """Newest use first; a project that has several work trees here is listed with the one used last, and its others
@@ -119,7 +121,16 @@ class ProjectService:
                     time=replace(project.time, created=min(project.time.created, known.created)),
                     sandboxes=(*project.sandboxes, root) if is_new else project.sandboxes,
                 )
-        return tuple(found.values())
+        return tuple(map(self._details.added_to, found.values()))
+
+    async def change(self, project_id: str, change: ProjectChange, place: Place) -> Project:
+        """Raises NotFound unless it is the project of the place, or has sessions."""
+        if project_id != place.id and all(project.id != project_id for project in await self.all()):
+            raise NotFound("Project", project_id)
+        await self._details.change(project_id, change)
+        if project_id == place.id:
+            return await self.current(place)
+        return next(project for project in await self.all() if project.id == project_id)
 
     async def summaries(self) -> dict[str, ProjectSummary]:
         """Of each project that sessions were made in, by its id. What is outside of projects has no one root."""
@@ -136,12 +147,14 @@ class ProjectService:
             if project.id == place.id:
                 return replace(project, worktree=place.worktree, vcs=place.vcs)
         now = self._clock.now_ms()
-        return Project(
-            id=place.id,
-            worktree=place.worktree,
-            vcs=place.vcs,
-            time=ProjectTime(created=now, updated=now),
-            sandboxes=(),
+        return self._details.added_to(
+            Project(
+                id=place.id,
+                worktree=place.worktree,
+                vcs=place.vcs,
+                time=ProjectTime(created=now, updated=now),
+                sandboxes=(),
+            )
         )
 
     async def directories(self, project_id: str) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from holdfast.service.mcp import McpService
 from holdfast.service.messages import MessageService
 from holdfast.service.offers import OfferService
 from holdfast.service.operations import OperationService
+from holdfast.service.project_details import ProjectDetails
 from holdfast.service.projects import Locations, ProjectService
 from holdfast.service.pty import PtyService
 from holdfast.service.requests import RequestService
@@ -74,11 +75,12 @@ def make_services(
     tool_output: Path,
     credentials: Credentials,
     worktrees: WorktreeService,
+    project_details: ProjectDetails,
     snapshots: Snapshots | None = None,
 ) -> Services:
     """`pick(n)` gives a random number in [0, n). `tool_output` is where long output of commands goes."""
     turns = TurnService(store, engine)
-    projects = ProjectService(store, clock)
+    projects = ProjectService(store, clock, project_details)
     messages = MessageService(store, clock=clock, new_id=new_id, instances=instances, turns=turns)
     return Services(
         clock=clock,

@@ -33,7 +33,9 @@ def typed_routes(services: Services, streams: EventStreams) -> Sequence[HTTPRout
     """Every route, the event streams too: those are served before, and documented here."""
     return [
         *streams.routes(),
-        *catalogue_routes(services.instances, services.projects, services.locations, streams.announce_disposed),
+        *catalogue_routes(
+            services.instances, services.projects, services.locations, streams.announce_disposed, streams.announce
+        ),
         *config_routes(services.config_changes, services.instances, streams.announce_disposed),
         *credential_routes(services.credentials, services.instances, streams.announce_disposed),
         *session_routes(services.sessions, services.turns),

@@ -2,21 +2,28 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from litestar import Response, get, post
+from litestar import Response, get, patch, post
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import PathParameter
+from litestar.params import JSONBody, PathParameter
 from msgspec.structs import replace
 
 from holdfast import __version__
 from holdfast.core.catalogue import Agent, ConfigProviders, Path, Project, ProviderList
+from holdfast.core.codec import to_json
 from holdfast.core.config import public_settings
 from holdfast.core.wire import Wire
-from holdfast.server.bodies import answer
+from holdfast.server.bodies import JsonBody, answer
+from holdfast.server.errors import TaggedError
 from holdfast.server.opencode.parameters import InstanceOfRequest, documented
 from holdfast.service.instances import Instances
+from holdfast.service.project_details import ProjectChange
 from holdfast.service.projects import Locations, ProjectService
+
+NO_PROJECT: Final = "There is no such project."
+
+ProjectId = Annotated[str, PathParameter(name="projectID")]
 
 
 class Health(Wire):
@@ -33,8 +40,10 @@ def catalogue_routes(
     projects: ProjectService,
     locations: Locations,
     announce_disposed: Callable[[str | None], Awaitable[None]],
+    announce: Callable[[str, str, bytes], None],
 ) -> Sequence[HTTPRouteHandler]:
-    """`announce_disposed` tells event streams that a directory (None: every one) starts anew."""
+    """`announce_disposed` tells event streams that a directory (None: every one) starts anew; `announce` tells those of a
+    directory anything else: type and properties of an event."""
 
     @get("/global/health", summary="Is the server up?", **documented(Health))
     async def health() -> Response[bytes]:
@@ -73,12 +82,25 @@ def catalogue_routes(
     async def current_project(instance: InstanceOfRequest) -> Response[bytes]:
         return answer(await projects.current(instance.place))
 
+    @patch(
+        "/project/{projectID:str}",
+        summary="Give a project a name, an icon, a start command",
+        dto=JsonBody[ProjectChange],
+        **documented(Project, missing=NO_PROJECT, missing_shape=TaggedError),
+    )
+    async def change_project(
+        project_id: ProjectId, instance: InstanceOfRequest, data: JSONBody[ProjectChange]
+    ) -> Response[bytes]:
+        project = await projects.change(project_id, data, instance.place)
+        announce(instance.directory, "project.updated", to_json(project))
+        return answer(project)
+
     @get(
         "/project/{projectID:str}/directories",
         summary="Directories of a project that have sessions",
-        **documented(list[ProjectDirectory], missing="There is no such project."),
+        **documented(list[ProjectDirectory], missing=NO_PROJECT, missing_shape=TaggedError),
     )
-    async def project_directories(project_id: Annotated[str, PathParameter(name="projectID")]) -> Response[bytes]:
+    async def project_directories(project_id: ProjectId) -> Response[bytes]:
         return answer([ProjectDirectory(directory=name) for name in await projects.directories(project_id)])
 
     @post("/instance/dispose", summary="Read the directory's configuration again", **documented(bool))
@@ -101,6 +123,7 @@ def catalogue_routes(
         path,
         list_projects,
         current_project,
+        change_project,
         project_directories,
         dispose_instance,
         dispose_all,

@@ -17,7 +17,6 @@ _WORKSPACES: Final = "There are no remote workspaces here; sessions stay where t
 
 _UNSERVED: Final[Mapping[str, Sequence[str]]] = {
     _LATER: (
-        "PATCH /project/{projectID}",
         "POST /experimental/project/{projectID}/copy/generate-name",
         "POST /experimental/project/{projectID}/copy",
         "DELETE /experimental/project/{projectID}/copy",
