@@ -1,20 +1,23 @@
 """What a turn needs to know of the world around its session, from the instance of its directory."""
 
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 from holdfast.agent.permissions import denied_entirely, matches, permission_of
+from holdfast.agent.providers.families import default_options, small_options
 from holdfast.agent.providers.registry import DEMO_MODEL
-from holdfast.agent.runner import ResolvedModel
+from holdfast.agent.runner import ModelSettings, ResolvedModel
 from holdfast.agent.snapshots import Snapshots, WorkTree
 from holdfast.agent.tools import ToolBox
 from holdfast.agent.tools.invalid import INVALID
-from holdfast.core.catalogue import Model
+from holdfast.core.catalogue import Agent, Model
 from holdfast.core.clock import Clock
 from holdfast.core.config import CompactionConfig
 from holdfast.core.errors import Invalid
+from holdfast.core.known_providers import KNOWN
 from holdfast.core.messages import UserMessage
 from holdfast.core.permissions import PermissionRule
 from holdfast.core.session import Session
@@ -66,6 +69,7 @@ class InstanceEnvironment:
             model_id=model.api.id,
             input_tokens_max=_room(model, instance.config.compaction),
             output_tokens_max=model.limit.output or None,
+            settings=_settings(model, instance.agents.get(user.agent), user.model.variant, session.id),
         )
 
     async def title_model(self, session: Session, user: UserMessage) -> ResolvedModel | None:
@@ -74,7 +78,12 @@ class InstanceEnvironment:
         if small.provider_id == DEMO_MODEL.provider_id:
             return None
         provider, model = instance.registry.resolve(small.provider_id, small.model_id)
-        return ResolvedModel(provider=provider, model_id=model.api.id)
+        titles = instance.agents.get("title")
+        settings = ModelSettings(
+            temperature=titles.temperature if titles is not None and _takes_temperature(model) else None,
+            options=_merged(model.options, small_options(model)),
+        )
+        return ResolvedModel(provider=provider, model_id=model.api.id, settings=settings)
 
     def tools(self, session: Session, user: UserMessage) -> ToolBox:
         """Those that the agent may use at all, and the prompt does not turn off."""
@@ -142,6 +151,34 @@ class InstanceEnvironment:
                 f"Date: {today}",
             )
         )
+
+
+def _settings(model: Model, agent: Agent | None, variant: str | None, session_id: str) -> ModelSettings:
+    """The agent's wishes over the model's options, and over both the variant: the prompt's, else the agent's if it is for this
+    model. One that the model does not have changes nothing."""
+    if agent is None:
+        return ModelSettings(options=_merged(default_options(model, session_id), model.options))
+    own = agent.model is None or (agent.model.provider_id, agent.model.model_id) == (model.provider_id, model.id)
+    chosen = variant or (agent.variant if own else None)
+    options = _merged(default_options(model, session_id), model.options)
+    options = _merged(_merged(options, agent.options), model.variants.get(chosen or "", {}))
+    return ModelSettings(
+        temperature=agent.temperature if _takes_temperature(model) else None, top_p=agent.top_p, options=options
+    )
+
+
+def _takes_temperature(model: Model) -> bool:
+    """Some refuse a request that has one. Of a model that nobody knows, its user knows better."""
+    return model.capabilities.temperature or model.provider_id not in KNOWN
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = {**base, **over}
+    for key in base.keys() & over.keys():
+        below, above = base[key], over[key]
+        if isinstance(below, Mapping) and isinstance(above, Mapping):
+            result[key] = _merged(cast(Mapping[str, Any], below), cast(Mapping[str, Any], above))
+    return result
 
 
 def _room(model: Model, settings: CompactionConfig | None) -> int | None:

@@ -6,6 +6,7 @@ An error here costs little: a picture that is not sent, a limit that the provide
 import re
 from typing import Any, Final, NamedTuple
 
+from holdfast.core.catalogue import Model
 from holdfast.core.config import Modality
 
 
@@ -166,3 +167,30 @@ def _gemini_variants(found: re.Match[str]) -> Variants:
         name: {"thinkingConfig": {"includeThoughts": True, "thinkingBudget": budget}}
         for name, budget in budgets.items()
     }
+
+
+# --- what goes into every request -------------------------------------------------------------------------------
+
+
+def default_options(model: Model, session_id: str) -> dict[str, Any]:
+    """Options that a request has unless somebody says otherwise. A session's requests begin alike, so OpenAI is told that they
+    may share its cache; Gemini shows its reasoning only when asked."""
+    match model.api.npm:
+        case "@ai-sdk/openai":
+            return {"promptCacheKey": session_id}
+        case "@ai-sdk/google" | "@ai-sdk/google-vertex" if model.capabilities.reasoning:
+            return {"thinkingConfig": {"includeThoughts": True}}
+        case _:
+            return {}
+
+
+def small_options(model: Model) -> dict[str, Any]:
+    """How a model is kept from thinking long over a small thing, such as a title."""
+    npm, gemini = model.api.npm, _GEMINI.search(model.api.id)
+    if npm == "@ai-sdk/openai" and model.capabilities.reasoning:
+        gpt = _GPT.search(model.api.id)
+        efforts = _gpt_efforts(gpt) if gpt else ()
+        return {"reasoningEffort": efforts[0]} if efforts else {}
+    if npm in ("@ai-sdk/google", "@ai-sdk/google-vertex") and gemini and model.capabilities.reasoning:
+        return {"thinkingConfig": {"thinkingLevel": "low"} if int(gemini["major"]) >= 3 else {"thinkingBudget": 0}}
+    return {}

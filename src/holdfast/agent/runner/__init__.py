@@ -1,6 +1,6 @@
 """Does the steps that `agent.turn` decides, and appends their outcome."""
 
 from holdfast.agent.runner.engine import Engine
-from holdfast.agent.runner.environment import Environment, ResolvedModel
+from holdfast.agent.runner.environment import Environment, ModelSettings, ResolvedModel
 
-__all__ = ["Engine", "Environment", "ResolvedModel"]
+__all__ = ["Engine", "Environment", "ModelSettings", "ResolvedModel"]

@@ -1,11 +1,12 @@
 """Port: what a turn needs to know of the world around its session."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
-from holdfast.agent.providers.base import Provider
+from holdfast.agent.providers.base import ModelRequest, Provider
 from holdfast.agent.snapshots import WorkTree
 from holdfast.agent.tools import ToolBox
 from holdfast.core.messages import UserMessage
@@ -13,14 +14,28 @@ from holdfast.core.permissions import PermissionRule
 from holdfast.core.session import Session
 
 
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How the LLM is to be asked: what the agent, the model's variant and the configuration say, put together."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    options: dict[str, Any] = {}
+
+
 class ResolvedModel(msgspec.Struct, frozen=True, kw_only=True):
     """`model_id` is the provider's own name for it. A conversation of more than `input_tokens_max` tokens is summarised
-    before the next step; None if that is unknown, or not wanted."""
+    before the next step; None if that is unknown, or not wanted. `settings` are for the agent's own steps, not for
+    summaries."""
 
     provider: Provider
     model_id: str
     input_tokens_max: int | None = None
     output_tokens_max: int | None = None
+    settings: ModelSettings = ModelSettings()
+
+
+def with_settings(request: ModelRequest, settings: ModelSettings) -> ModelRequest:
+    return replace(request, temperature=settings.temperature, top_p=settings.top_p, options=settings.options)
 
 
 class Environment(Protocol):

@@ -12,7 +12,7 @@ import structlog
 from msgspec.structs import replace
 
 from holdfast.agent.providers.base import ModelRequest, TextChunk, UserTurn
-from holdfast.agent.runner.environment import Environment
+from holdfast.agent.runner.environment import Environment, with_settings
 from holdfast.agent.runner.session_log import SessionLog
 from holdfast.agent.turn import prompt
 from holdfast.core.errors import HoldfastError
@@ -56,6 +56,7 @@ async def _ask(state: TurnState, environment: Environment) -> str:
         system=environment.system(state.session, user, "title"),
         conversation=(UserTurn(text=f"Generate a title for this conversation:\n{words[:_PROMPT_CHARACTERS_MAX]}"),),
     )
+    request = with_settings(request, model.settings)
     said: list[str] = []
     async with aclosing(model.provider.stream(request)) as chunks:
         async for batch in chunks:

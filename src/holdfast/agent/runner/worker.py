@@ -18,7 +18,7 @@ from holdfast.agent.providers.base import ProviderError, ToolSpec
 from holdfast.agent.providers.conversation import build_request
 from holdfast.agent.runner.calls import ToolCalls
 from holdfast.agent.runner.changes import changes_of, note_before
-from holdfast.agent.runner.environment import Environment
+from holdfast.agent.runner.environment import Environment, with_settings
 from holdfast.agent.runner.history import since_summary, tokens_in_use
 from holdfast.agent.runner.host import Subagents, abort_children
 from holdfast.agent.runner.output import ModelOutput
@@ -264,6 +264,8 @@ class Worker:
             tools=tuple(ToolSpec(tool.id, tool.description, tool.parameters) for tool in tools if tool.id != INVALID),
             output_tokens_max=model.output_tokens_max,
         )
+        if not summarises:
+            request = with_settings(request, model.settings)
         tree = self._environment.snapshots(state.session)
         async with aclosing(model.provider.stream(request)) as chunks:
             async for batch in chunks:
