@@ -68,6 +68,7 @@ async def record(command: list[str], place: Path, scenarios: list[str]) -> Recor
         finally:
             server.kill()
     places = {str(work): "<dir>", str(home): "<home>", url: "<url>", str(place): "<place>", model.url: "<model>"}
+    places |= {str(home / "data" / "opencode"): "<data>", str(place / "data"): "<data>"}
     return Recording(trace, places, server.log.read_text(errors="replace"))
 
 

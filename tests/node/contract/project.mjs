@@ -32,6 +32,8 @@ export async function terminals(t) {
   await t.call("list", (c) => c.pty.list())
   await t.call("get", (c) => c.pty.get({ ptyID }))
   await t.call("update", (c) => c.pty.update({ ptyID, title: "the cat", size: { rows: 20, cols: 70 } }))
+  await t.call("updateNothing", (c) => c.pty.update({ ptyID }))
+  await t.call("createNothing", (c) => c.pty.create())
   await t.call("ticketWithoutHeader", (c) => c.pty.connectToken({ ptyID }))
   const { ticket } = await t.call("ticket", (c) => c.pty.connectToken({ ptyID }, { headers: { "x-opencode-ticket": "1" } }))
   await talk(t, "connect", `/pty/${ptyID}/connect`, { ticket, cursor: "0" }, "meow\n")
@@ -58,4 +60,16 @@ async function talk(t, name, path, query, typed) {
   })
   socket.close()
   t.calls.push({ scenario: t.scenario, name, method: "GET", path, status: 101, type: "", next: false, body: { shown, controls } })
+}
+
+export async function worktrees(t) {
+  await t.call("none", (c) => c.worktree.list())
+  const made = await t.call("create", (c) => c.worktree.create({ worktreeCreateInput: { name: "kelp" } }))
+  await t.until(() => t.globalEvents.some(({ event }) => event.payload.type === "worktree.ready"))
+  await t.call("list", (c) => c.worktree.list())
+  await t.call("reset", (c) => c.worktree.reset({ worktreeResetInput: { directory: made.directory } }))
+  await t.call("remove", (c) => c.worktree.remove({ worktreeRemoveInput: { directory: made.directory } }))
+  await t.call("removeAgain", (c) => c.worktree.remove({ worktreeRemoveInput: { directory: made.directory } }))
+  await t.call("afterRemove", (c) => c.worktree.list())
+  await t.quiet()
 }
