@@ -32,7 +32,10 @@ def is_session_path(path: str) -> bool:
 
 
 def is_chat_path(path: str) -> bool:
-    return path.startswith("session/") and "/chat/" in path
+    if not path.startswith("session/"):
+        return False
+    pieces = path.split("/", 3)
+    return len(pieces) == 4 and pieces[2] == "chat"
 
 
 def chat_path(session_id: str, message_id: str) -> str:

@@ -114,7 +114,17 @@ async def test_the_answer_to_a_prompt_deep_in_a_long_session_is_found(world: Str
     assert (await world.get("session/ses_story/chat/msg_u40")).json == []
 
 
-@pytest.mark.parametrize("path", ["session/ses_none/chat/msg_u1", "session/ses_story/chat/msg_none"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "session/ses_none/chat/msg_u1",
+        "session/ses_story/chat/msg_none",
+        "session/ses_story/chat/msg_u1/more",
+        "session/ses_story/chat",
+        "session/ses_story/other/msg_u1",
+        "session/ses_story/other/chat/msg_u1",
+    ],
+)
 async def test_what_is_no_prompt_has_no_answer(world: StreamWorld, path: str) -> None:
     await tell(world, Story())
     for query in ("", "live=sse&offset=-1", "live=long-poll&offset=now"):

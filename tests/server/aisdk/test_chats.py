@@ -1,6 +1,7 @@
 """The routes of chats, as the transport calls them and as nobody should."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -201,3 +202,30 @@ async def test_a_prompt_of_any_other_client_has_its_answer_there_too(server: Ser
     chunks = await settled(server, f"/v1/stream/session/{session}/chat/msg_tui")
 
     assert "".join(chunk.get("delta", "") for chunk in chunks) == "Hi."
+
+
+async def test_a_page_of_an_admitted_origin_may_read_where_its_answer_is(tmp_path: Path) -> None:
+    async with Server(tmp_path, scripts=[text("Hi.")], cors=("https://app.example",)) as server:
+        await server.session(id="ses_tides")
+        friend, stranger = {"origin": "https://app.example"}, {"origin": "https://evil.example"}
+        asks = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+        preflight = await server.api.options("/v1/chat", headers={**friend, **asks})
+        answer = await server.api.post("/v1/chat", json=chat(), headers=friend)
+        refused = await server.api.post("/v1/chat", json=chat(message(id="u2")), headers=stranger)
+
+        assert preflight.headers["access-control-allow-headers"] == "content-type"
+        assert answer.headers["access-control-allow-origin"] == "https://app.example"
+        assert "Location" in answer.headers["access-control-expose-headers"]
+        assert refused.status_code == 403
+        assert len(await server.messages("ses_tides")) <= 2
+
+
+async def test_a_password_guards_chats_and_their_streams(tmp_path: Path) -> None:
+    async with Server(tmp_path, scripts=[text("Hi.")], password="pw") as server:
+        known = ("opencode", "pw")
+        await server.api.post("/session", json={"id": "ses_tides", "title": "t"}, auth=known)
+        assert (await server.api.post("/v1/chat", json=chat())).status_code == 401
+        url = (await server.api.post("/v1/chat", json=chat(), auth=known)).headers["location"]
+        assert (await server.api.get(url)).status_code == 401
+        assert (await server.api.get("/v1/chat/tides/messages")).status_code == 401
+        assert (await server.api.get(url, auth=known)).status_code == 200
