@@ -94,9 +94,10 @@ async def answering(tmp_path: Path, **options: Any) -> AsyncIterator[tuple[Serve
 async def test_the_server_is_killed_in_the_middle_of_an_answer(tmp_path: Path, options: dict[str, Any]) -> None:
     async with answering(tmp_path, **options) as (server, page):
         server.kill()
-        await page.until(lambda page: page.status == "error")
         server.start()
-        await page.done("resume")
+        await page.until(lambda page: page.count(done="send"))
+        if page.status == "error":  # nearly always; not if the death fell between two requests, for then it asks again
+            await page.done("resume")
 
         assert page.status == "ready"
         assert [message["role"] for message in page.messages] == ["user", "assistant"]
