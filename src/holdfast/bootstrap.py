@@ -20,7 +20,6 @@ from typing import Final
 import msgspec
 import structlog
 
-from holdfast.agent.mcp.logins import Grants
 from holdfast.agent.providers.connections import Connections
 from holdfast.agent.providers.registry import ADAPTERS, Adapters
 from holdfast.agent.runner import Engine
@@ -41,10 +40,12 @@ from holdfast.service.credentials import Credentials
 from holdfast.service.environment import InstanceEnvironment
 from holdfast.service.instances import Instances
 from holdfast.service.mcp import McpService
+from holdfast.service.mcp_grants import SealedGrants
 from holdfast.service.offers import OfferService
 from holdfast.service.project_details import ProjectDetails
 from holdfast.service.projects import Locations
 from holdfast.service.pty import PtyService
+from holdfast.service.seal import Seal
 from holdfast.service.services import make_services
 from holdfast.service.session_streams import SessionStreams
 from holdfast.service.signing import Signer
@@ -106,12 +107,14 @@ class Application:
         clock = SystemClock()
         tool_output = _state_directory(settings) / "tool-output"
         connections = Connections()
+        seal = Seal(
+            own_directory(settings.environ, settings.home) / "auth.key", environ=settings.environ, entropy=os.urandom
+        )
         credentials = Credentials(
             settings.data / "auth.json" if settings.data is not None else None,
-            key_file=own_directory(settings.environ, settings.home) / "auth.key",
+            seal=seal,
             environ=settings.environ,
             home=settings.home,
-            entropy=os.urandom,
         )
         configuration = Configuration(
             environ=settings.environ,
@@ -127,7 +130,7 @@ class Application:
         snapshots = Snapshots(settings.data) if settings.data is not None else None
         own_configuration = config_directory(settings.environ, settings.home)
         tools = built_in(processes, configuration=own_configuration, home=settings.home)
-        grants = Grants(settings.data / "mcp-auth.json" if settings.data is not None else None)
+        grants = SealedGrants(settings.data / "mcp-auth.json" if settings.data is not None else None, seal)
         mcp = McpService(processes, clock=clock, grants=grants)
         instances.disposed = mcp.dispose
         environment = InstanceEnvironment(

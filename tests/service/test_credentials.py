@@ -13,6 +13,7 @@ import pytest
 from holdfast.core.credentials import ApiKey, Credential, OAuthTokens, WellKnown
 from holdfast.core.errors import Conflict, Invalid
 from holdfast.service.credentials import Credentials
+from holdfast.service.seal import Seal
 
 KEY = "sk-very-secret-key"
 
@@ -26,8 +27,11 @@ class Place:
         self.key_file = root / "config" / "auth.key"
         self.environ: dict[str, str] = {}
 
+    def seal(self, entropy: Callable[[int], bytes] = os.urandom) -> Seal:
+        return Seal(self.key_file, environ=self.environ, entropy=entropy)
+
     def credentials(self, entropy: Callable[[int], bytes] = os.urandom) -> Credentials:
-        return Credentials(self.file, key_file=self.key_file, environ=self.environ, home=self.home, entropy=entropy)
+        return Credentials(self.file, seal=self.seal(entropy), environ=self.environ, home=self.home)
 
     def opencode(self, content: Any) -> Path:
         file = self.home / ".local" / "share" / "opencode" / "auth.json"
@@ -191,7 +195,7 @@ def test_what_cannot_be_written_is_said(place: Place):
 
 def test_without_a_data_directory_keys_live_as_long_as_the_server(place: Place):
     place.opencode({"openai": {"type": "api", "key": "x"}})
-    credentials = Credentials(None, key_file=place.key_file, environ={}, home=place.home, entropy=os.urandom)
+    credentials = Credentials(None, seal=place.seal(), environ={}, home=place.home)
     credentials.set("anthropic", ApiKey(key=KEY))
     credentials.remove("openai")
 

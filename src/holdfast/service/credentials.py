@@ -1,9 +1,8 @@
 """The keys with which users reach providers: those that were stored here, and those that OpenCode has.
 
-Ours are in `auth.json` in the data directory, readable for its owner only, and there each is sealed (AES-256-GCM, bound to its
-provider) with a key that is kept elsewhere: `holdfast/auth.key` in the user's configuration directory, or the variable
-`HOLDFAST_AUTH_KEY`. So the data directory can be copied, backed up or shown to somebody without giving away a secret. Against
-somebody who can read all files of the user, nothing helps but a key that is not in a file.
+Ours are in `auth.json` in the data directory, readable for its owner only, and there each is sealed (`service.seal`), bound to
+its provider, with a key that is kept elsewhere. So the data directory can be copied, backed up or shown to somebody without
+giving away a secret. Against somebody who can read all files of the user, nothing helps but a key that is not in a file.
 
 OpenCode's own `auth.json`, or the text of `OPENCODE_AUTH_CONTENT` in its place, counts too. It is never written to: a key in it
 that is removed here is only marked as removed.
@@ -11,41 +10,30 @@ that is removed here is only marked as removed.
 What cannot be unsealed (another machine, a lost key) is left as it is, and does not count.
 """
 
-import base64
-import binascii
-import contextlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from holdfast.core.credentials import ApiKey, Credential, OAuthTokens, WellKnown, read_credentials
 from holdfast.core.errors import Conflict, Invalid
 from holdfast.service.durable_files import Version, replace_file, version_of
+from holdfast.service.seal import Seal, unwritable
 
 log = structlog.get_logger()
 
-_KEY_BYTES: Final = 32
-_NONCE_BYTES: Final = 12
 _ID_CHARACTERS_MAX: Final = 256
 _SECRET_CHARACTERS_MAX: Final = 16_384
 
 
-class _Sealed(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A credential as it is on the disk; without one, the mark that OpenCode's does not count any more."""
-
-    nonce: bytes = b""
-    sealed: bytes = b""
-
-
 class _File(msgspec.Struct, frozen=True):
+    """`credentials` are sealed; an empty one is the mark that OpenCode's does not count any more."""
+
     version: int = 1
-    credentials: dict[str, _Sealed] = {}
+    credentials: dict[str, bytes] = {}
 
 
 class Keys(NamedTuple):
@@ -56,24 +44,22 @@ class Keys(NamedTuple):
 
 
 class Credentials:
-    """`file` is where ours are (None: in memory, for as long as the server runs), `entropy(n)` gives random bytes. All of it
+    """`file` is where ours are (None: in memory, for as long as the server runs). All of it
     reads and writes files: call it in a thread."""
 
     def __init__(
         self,
         file: Path | None,
         *,
-        key_file: Path,
+        seal: Seal,
         environ: Mapping[str, str],
         home: Path,
-        entropy: Callable[[int], bytes],
     ) -> None:
         self._file = file
-        self._key_file = key_file
+        self._seal = seal
         self._environ = environ
         data_home = environ.get("XDG_DATA_HOME") or str(home / ".local" / "share")
         self._opencode = Path(data_home) / "opencode" / "auth.json"
-        self._entropy = entropy
         self._lock = threading.Lock()
         self._in_memory: dict[str, Credential | None] = {}
         self._changes = 0
@@ -82,7 +68,7 @@ class Credentials:
     def stamp(self) -> tuple[int, Version, Version, Version]:
         """Another one after each change."""
         own = version_of(self._file) if self._file is not None else None
-        return self._changes, own, version_of(self._key_file), version_of(self._opencode)
+        return self._changes, own, self._seal.stamp(), version_of(self._opencode)
 
     def keys(self) -> Keys:
         found = self._all()
@@ -100,10 +86,8 @@ class Credentials:
             if self._file is None:
                 self._in_memory[provider_id] = credential
             else:
-                nonce = self._entropy(_NONCE_BYTES)
-                plain = msgspec.json.encode(credential)
-                sealed = self._cipher(make=True).encrypt(nonce, plain, provider_id.encode())
-                self._write({**self._read().credentials, provider_id: _Sealed(nonce, sealed)})
+                sealed = self._seal.close(msgspec.json.encode(credential), provider_id)
+                self._write({**self._read().credentials, provider_id: sealed})
             self._changes += 1
 
     def remove(self, provider_id: str) -> None:
@@ -118,7 +102,7 @@ class Credentials:
                 kept = dict(self._read().credentials)
                 known = kept.pop(provider_id, None)
                 if marked:
-                    kept[provider_id] = _Sealed()
+                    kept[provider_id] = b""
                 if marked or known is not None:
                     self._write(kept)
             self._changes += 1
@@ -137,26 +121,25 @@ class Credentials:
     def _own(self) -> Mapping[str, Credential | None]:
         if self._file is None:
             return self._in_memory
-        stored: dict[str, _Sealed] = {}
         try:
             stored = self._read().credentials
-            if not stored:
-                return {}
-            cipher = self._cipher(make=False)
-        except (Invalid, Conflict) as error:
+        except Conflict as error:
             self._complain(error.message)
-            return {id: None for id, sealed in stored.items() if not sealed.sealed}
+            return {}
         found: dict[str, Credential | None] = {}
         for provider_id, sealed in stored.items():
-            if not sealed.sealed:
-                found[provider_id] = None
-                continue
             try:
-                plain = cipher.decrypt(sealed.nonce, sealed.sealed, provider_id.encode())
-                found[provider_id] = msgspec.json.decode(plain, type=Credential)
-            except (InvalidTag, ValueError, msgspec.MsgspecError):
+                found[provider_id] = self._unsealed(sealed, provider_id)
+            except (Invalid, Conflict) as error:
+                self._complain(error.message)
+            except ValueError:  # msgspec's errors are such, too
                 self._complain(f"The stored key of provider {provider_id} is sealed with another key.")
         return found
+
+    def _unsealed(self, sealed: bytes, provider_id: str) -> Credential | None:
+        if not sealed:
+            return None
+        return msgspec.json.decode(self._seal.open(sealed, provider_id), type=Credential)
 
     def _read(self) -> _File:
         assert self._file is not None
@@ -190,44 +173,12 @@ class Credentials:
 
     # --- writing
 
-    def _write(self, credentials: dict[str, _Sealed]) -> None:
+    def _write(self, credentials: dict[str, bytes]) -> None:
         assert self._file is not None
         try:
             replace_file(self._file, msgspec.json.encode(_File(credentials=credentials)), mode=0o600)
         except OSError as error:
-            raise _unwritable(self._file, error) from error
-
-    def _cipher(self, *, make: bool) -> AESGCM:
-        """Raises Invalid or Conflict if there is no key to seal with."""
-        told = self._environ.get("HOLDFAST_AUTH_KEY")
-        if told:
-            return AESGCM(_key(told, "HOLDFAST_AUTH_KEY"))
-        try:
-            return AESGCM(_key(self._key_file.read_text("ascii"), str(self._key_file)))
-        except FileNotFoundError:
-            if not make:
-                raise Conflict(f"{self._key_file}, with which the stored keys are sealed, is not there.") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise Conflict(f"{self._key_file} cannot be read: {type(error).__name__}.") from error
-        key = self._entropy(_KEY_BYTES)
-        try:
-            self._key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            replace_file(self._key_file, base64.b64encode(key) + b"\n", mode=0o600)
-        except OSError as error:
-            raise _unwritable(self._key_file, error) from error
-        return AESGCM(key)
-
-
-def _key(text: str, place: str) -> bytes:
-    with contextlib.suppress(binascii.Error):
-        key = base64.b64decode(text.strip(), validate=True)
-        if len(key) == _KEY_BYTES:
-            return key
-    raise Invalid(f"{place} does not hold {_KEY_BYTES} bytes in Base64.")
-
-
-def _unwritable(file: Path, error: OSError) -> Conflict:
-    return Conflict(f"{file} cannot be written: {(error.strerror or type(error).__name__).lower()}.")
+            raise unwritable(self._file, error) from error
 
 
 def _check(provider_id: str, credential: Credential) -> None:

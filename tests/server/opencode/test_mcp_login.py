@@ -21,6 +21,7 @@ from mcp.server.auth.provider import (
 )
 from mcp.server.auth.settings import AuthSettings, ClientRegistrationOptions
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
+from msgspec.structs import replace
 from pydantic import AnyHttpUrl
 
 from holdfast.testing.server_process import free_port
@@ -157,6 +158,7 @@ async def test_the_user_is_sent_to_a_page_and_the_code_that_comes_back_connects_
 
         file = tmp_path / "data" / "mcp-auth.json"
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert not any(secret in file.read_text() for secret in authority.issued)
         assert (await server.api.post("/mcp/far/auth")).json() == {"authorizationUrl": "", "oauthState": ""}
         answers = [(await server.api.get(path)).text for path in ("/mcp", "/config")]
         assert (await server.api.delete("/mcp/far/auth")).json() == {"success": True}
@@ -174,10 +176,10 @@ async def test_what_was_granted_holds_over_a_restart_and_is_renewed(tmp_path: Pa
         config = far(url)
         async with serving(tmp_path, config, data=tmp_path / "data") as server:
             await log_in(server)
+            grants = server.application.services.mcp._grants
+            grants.put(f"far {url}", replace(grants.get(f"far {url}"), expires_ms=1))
         for token in authority.access.values():
             token.expires_at = 1
-        file = tmp_path / "data" / "mcp-auth.json"
-        file.write_text(file.read_text().replace('"expires_ms":', '"expires_ms":1,"expired_ms":'))
         async with serving(tmp_path, config, data=tmp_path / "data") as server:
             assert await status(server) == "connected"
     assert (authority.renewals, len(authority.clients)) == (1, 1)

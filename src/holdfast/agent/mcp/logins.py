@@ -1,15 +1,11 @@
-"""Who the user is at remote servers: what they granted, kept in a file, and the asking for it.
+"""Who the user is at remote servers: what they granted, and the asking for it.
 
-The file is readable to its owner only. What is in it goes to the server it was granted by and nowhere else: it is found by the
-server's name and address, and one of the two changed means another login.
+A grant goes to the server it was granted by and nowhere else: it is found by the server's name and address, and one of the two
+changed means another login.
 """
 
 import asyncio
-import contextlib
-import os
-import secrets
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -33,55 +29,20 @@ class Grant(msgspec.Struct, omit_defaults=True):
     server: dict[str, Any] | None = None
 
 
-class Grants:
-    """All that was granted to this Holdfast. Without a `file` it lasts as long as the process."""
-
-    def __init__(self, file: Path | None) -> None:
-        self._file = file
-        self._known: dict[str, Grant] | None = None
+class Grants(Protocol):
+    """All that was granted to this Holdfast (`service.mcp_grants`)."""
 
     def get(self, key: str) -> Grant:
-        return self._read().get(key, Grant())
+        """An empty one if nothing was granted."""
+        ...
 
     def put(self, key: str, grant: Grant) -> None:
-        """Durable when it returns. Raises OSError."""
-        known = {**self._read(), key: grant}
-        self._write(known)
+        """Durable when it returns. Raises HoldfastError if it cannot be kept."""
+        ...
 
     def remove(self, key: str) -> None:
-        """Raises OSError."""
-        known = dict(self._read())
-        if known.pop(key, None) is not None:
-            self._write(known)
-
-    def _read(self) -> dict[str, Grant]:
-        if self._known is None:
-            self._known = {}
-            if self._file is not None:
-                try:
-                    self._known = msgspec.json.decode(self._file.read_bytes(), type=dict[str, Grant])
-                except FileNotFoundError:
-                    pass
-                except (OSError, msgspec.DecodeError) as error:  # then the user has to log in again
-                    log.warning("mcp.logins_unreadable", reason=type(error).__name__)
-        return self._known
-
-    def _write(self, known: dict[str, Grant]) -> None:
-        if self._file is not None:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            new = self._file.with_name(f"{self._file.name}.{secrets.token_hex(4)}")
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(msgspec.json.encode(known))
-                    file.flush()
-                    os.fsync(descriptor)
-                os.replace(new, self._file)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    os.unlink(new)
-                raise
-        self._known = known
+        """Durable when it returns; harmless if there is none."""
+        ...
 
 
 class Attempt:
