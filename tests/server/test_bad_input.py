@@ -167,6 +167,18 @@ async def test_text_may_hold_what_merely_looks_like_a_nul_or_like_nesting(server
         ("POST", "/question/que_none/reply"),
         ("POST", "/question/que_none/reject"),
         ("GET", "/project/none/directories"),
+        ("PATCH", "/project/none"),
+        ("POST", "/experimental/session/ses_none/background"),
+        ("GET", "/api/provider/none"),
+        ("GET", "/api/integration/none"),
+        ("GET", "/api/session/ses_none/permission"),
+        ("GET", "/api/session/ses_none/question"),
+        ("GET", "/api/session/{session}/permission/per_none"),
+        ("POST", "/api/session/{session}/permission/per_none/reply"),
+        ("POST", "/api/session/{session}/question/que_none/reply"),
+        ("POST", "/api/session/{session}/question/que_none/reject"),
+        ("POST", "/api/session/ses_none/interrupt"),
+        ("GET", "/api/fs/list?path=none"),
         ("GET", "/event?session=ses_none"),
     ],
 )
@@ -251,6 +263,9 @@ async def test_a_directory_that_is_none_is_refused(server: Server, tmp_path: Pat
             ("GET", "/config"),
             ("GET", "/event"),
             ("GET", "/path"),
+            ("PATCH", "/config"),
+            ("POST", "/tui/open-help"),
+            ("POST", "/experimental/worktree"),
         ):
             await refused(server, await server.api.request(method, f"{path}?{quoted}"))
     for header in ("relative", "%00", "%ff%fe", "%2Fnone"):

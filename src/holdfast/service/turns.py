@@ -62,6 +62,10 @@ class TurnService:
         self._engine.wake(session_id)
         await self._wait(_recorded(watched, session_id, message_id, _ENDED))
 
+    async def running(self) -> tuple[str, ...]:
+        """Sessions that are not idle."""
+        return tuple(await self._store.statuses())
+
     async def abort(self, session_id: str) -> None:
         """Ask the running turn to stop; queued prompts stay. A prompt that is next and that nobody took up yet counts as
         running. Nothing happens if there is none. Raises NotFound without the session."""

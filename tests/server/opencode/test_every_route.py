@@ -5,6 +5,7 @@ import re
 import pytest
 
 from holdfast.server import routes
+from holdfast.server.opencode.unserved import unserved_routes
 from tests.server.harness import Server
 from tests.server.opencode.reference import operations
 
@@ -34,6 +35,13 @@ async def test_a_path_that_nobody_knows_is_not_found(server: Server):
 
 async def test_a_method_that_nobody_knows_is_not_allowed(server: Server):
     assert (await server.api.put("/session/status")).status_code == 405
+
+
+def test_a_route_is_served_or_said_not_to_be_and_never_both():
+    unserved = {shape(method, path) for method, path in unserved_routes()}
+
+    assert unserved & SERVED == set()
+    assert unserved <= {shape(method, path) for method, path in STOCK}
 
 
 def test_the_stock_server_has_many_routes():

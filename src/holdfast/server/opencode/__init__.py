@@ -18,6 +18,8 @@ from holdfast.server.opencode.parameters import InstanceProvider, LocationProvid
 from holdfast.server.opencode.pty import PtySockets, pty_routes
 from holdfast.server.opencode.requests import request_routes
 from holdfast.server.opencode.second_api import second_api_routes
+from holdfast.server.opencode.second_api_pty import second_api_pty_routes
+from holdfast.server.opencode.second_api_requests import second_api_request_routes
 from holdfast.server.opencode.sessions import session_routes
 from holdfast.server.opencode.sync import sync_routes
 from holdfast.server.opencode.transfer import transfer_routes
@@ -54,6 +56,8 @@ def typed_routes(services: Services, streams: EventStreams) -> Sequence[HTTPRout
         *sync_routes(services.sync),
         *worktree_routes(services.worktrees, services.instances),
         *second_api_routes(services.offers),
+        *second_api_pty_routes(services.ptys),
+        *second_api_request_routes(services.requests, services.sessions, services.turns, services.files),
     ]
 
 

@@ -26,7 +26,7 @@ from holdfast.service.pty import Connection, NewPty, PtyPatch, PtyService
 PtyId = Annotated[str, PathParameter(name="ptyID", description="`pty_…`")]
 NO_PTY: Final = "There is no such terminal."
 
-_CONNECT: Final = re.compile(r"/pty/([^/]+)/connect/?")
+_CONNECT: Final = re.compile(r"(?:/api)?/pty/([^/]+)/connect/?")
 _FRAME_UNITS_MAX: Final = 64 * 1024
 _CURSOR: Final = re.compile(r"-1|[0-9]{1,15}")
 
@@ -48,17 +48,17 @@ def pty_routes(ptys: PtyService) -> Sequence[HTTPRouteHandler]:
 
     @get("/pty/{ptyID:str}", summary="A terminal", **documented(Pty, **missing))
     async def get_pty(instance: InstanceOfRequest, pty_id: PtyId) -> Response[bytes]:
-        return answer(ptys.get(instance.directory, _checked(pty_id)))
+        return answer(ptys.get(instance.directory, checked_pty(pty_id)))
 
     @put(
         "/pty/{ptyID:str}", summary="Rename or resize a terminal", dto=JsonBody[PtyPatch], **documented(Pty, **missing)
     )
     async def update_pty(instance: InstanceOfRequest, pty_id: PtyId, data: JSONBody[PtyPatch]) -> Response[bytes]:
-        return answer(ptys.update(instance.directory, _checked(pty_id), data))
+        return answer(ptys.update(instance.directory, checked_pty(pty_id), data))
 
     @delete("/pty/{ptyID:str}", summary="End a terminal and all it started", **documented(bool, **missing))
     async def remove_pty(instance: InstanceOfRequest, pty_id: PtyId) -> Response[bytes]:
-        await ptys.remove(instance.directory, _checked(pty_id))
+        await ptys.remove(instance.directory, checked_pty(pty_id))
         return answer(True)
 
     @post(
@@ -67,7 +67,7 @@ def pty_routes(ptys: PtyService) -> Sequence[HTTPRouteHandler]:
         **documented(PtyTicket, "For clients that cannot send a credential with a WebSocket.", **missing),
     )
     async def connect_token(instance: InstanceOfRequest, pty_id: PtyId) -> Response[bytes]:
-        return answer(ptys.ticket(instance.directory, _checked(pty_id)))
+        return answer(ptys.ticket(instance.directory, checked_pty(pty_id)))
 
     @get(
         "/pty/{ptyID:str}/connect",
@@ -81,7 +81,7 @@ def pty_routes(ptys: PtyService) -> Sequence[HTTPRouteHandler]:
         ] = None,
         ticket: Annotated[str | None, QueryParameter(name="ticket", description="Of `connect-token`.")] = None,
     ) -> Response[bytes]:
-        ptys.connect(_checked(pty_id))
+        ptys.connect(checked_pty(pty_id))
         raise Invalid("This is a WebSocket: ask for an upgrade.")
 
     routes: list[Any] = [
@@ -137,7 +137,7 @@ class PtySockets:
         if path is None:
             raise Invalid("There is no WebSocket at this path.")
         query = parse_qs(scope["query_string"].decode("latin-1"))
-        pty_id = _checked(path[1])
+        pty_id = checked_pty(path[1])
         ticket = query.get("ticket", [""])[-1]
         if ticket:
             self._ptys.redeem(pty_id, ticket)
@@ -166,7 +166,8 @@ async def _type(connection: Connection, receive: Receive) -> None:
         connection.type(text if text is not None else message["bytes"].decode(errors="replace"))
 
 
-def _checked(pty_id: str) -> str:
+def checked_pty(pty_id: str) -> str:
+    """Raises Invalid for what cannot be the id of a terminal."""
     if not pty_id.startswith("pty"):
         raise Invalid(f'Expected a string starting with "pty", got {pty_id[:64]!r}', field="ptyID")
     return pty_id

@@ -247,20 +247,20 @@ def second_api_routes(offers: OfferService) -> Sequence[HTTPRouteHandler]:
 
     @get("/api/location", summary="The directory and its project", **documented(Location))
     async def location(located: InstanceOfLocation) -> Response[bytes]:
-        return answer(_location(located))
+        return answer(location_of(located))
 
     @get("/api/agent", summary="Agents", **documented(LocatedAgents))
     async def agents(located: InstanceOfLocation) -> Response[bytes]:
-        return answer(LocatedAgents(location=_location(located), data=tuple(map(_agent, located.agents.values()))))
+        return answer(LocatedAgents(location=location_of(located), data=tuple(map(_agent, located.agents.values()))))
 
     @get("/api/model", summary="Models", **documented(LocatedModels))
     async def models(located: InstanceOfLocation) -> Response[bytes]:
         known = [model for provider in _providers(located) for model in provider.models.values()]
-        return answer(LocatedModels(location=_location(located), data=tuple(map(_model, known))))
+        return answer(LocatedModels(location=location_of(located), data=tuple(map(_model, known))))
 
     @get("/api/provider", summary="Providers that are configured", **documented(LocatedProviders))
     async def providers(located: InstanceOfLocation) -> Response[bytes]:
-        return answer(LocatedProviders(location=_location(located), data=tuple(map(_provider, _providers(located)))))
+        return answer(LocatedProviders(location=location_of(located), data=tuple(map(_provider, _providers(located)))))
 
     @get(
         "/api/provider/{providerID:str}",
@@ -270,12 +270,12 @@ def second_api_routes(offers: OfferService) -> Sequence[HTTPRouteHandler]:
     async def one_provider(provider_id: ProviderId, located: InstanceOfLocation) -> Response[bytes]:
         for provider in _providers(located):
             if provider.id == provider_id:
-                return answer(OneProvider(location=_location(located), data=_provider(provider)))
+                return answer(OneProvider(location=location_of(located), data=_provider(provider)))
         raise NotFound(PROVIDER, provider_id)
 
     @get("/api/integration", summary="How providers are given their keys", **documented(Integrations))
     async def integrations(located: InstanceOfLocation) -> Response[bytes]:
-        return answer(Integrations(location=_location(located), data=_integrations(located)))
+        return answer(Integrations(location=location_of(located), data=_integrations(located)))
 
     @get(
         "/api/integration/{integrationID:str}",
@@ -285,16 +285,16 @@ def second_api_routes(offers: OfferService) -> Sequence[HTTPRouteHandler]:
     async def one_integration(integration_id: IntegrationId, located: InstanceOfLocation) -> Response[bytes]:
         for integration in _integrations(located):
             if integration.id == integration_id:
-                return answer(OneIntegration(location=_location(located), data=integration))
+                return answer(OneIntegration(location=location_of(located), data=integration))
         raise NotFound("Integration", integration_id)
 
     @get("/api/command", summary="Commands", **documented(LocatedCommands))
     async def commands(located: InstanceOfLocation) -> Response[bytes]:
-        return answer(LocatedCommands(location=_location(located), data=tuple(map(_command, located.commands))))
+        return answer(LocatedCommands(location=location_of(located), data=tuple(map(_command, located.commands))))
 
     @get("/api/skill", summary="Skills", **documented(LocatedSkills))
     async def skills(located: InstanceOfLocation) -> Response[bytes]:
-        return answer(LocatedSkills(location=_location(located), data=await offers.skills(located)))
+        return answer(LocatedSkills(location=location_of(located), data=await offers.skills(located)))
 
     @get(
         "/api/reference",
@@ -302,7 +302,7 @@ def second_api_routes(offers: OfferService) -> Sequence[HTTPRouteHandler]:
         **documented(References, "None: there are no references here."),
     )
     async def references(located: InstanceOfLocation) -> Response[bytes]:
-        return answer(References(location=_location(located), data=()))
+        return answer(References(location=location_of(located), data=()))
 
     routes: list[Any] = [
         health,
@@ -323,7 +323,7 @@ def second_api_routes(offers: OfferService) -> Sequence[HTTPRouteHandler]:
 # --- the first API's words → the second one's -------------------------------------------------------------------
 
 
-def _location(instance: Instance) -> Location:
+def location_of(instance: Instance) -> Location:
     place = instance.place
     return Location(directory=instance.directory, project=LocationProject(id=place.id, directory=place.worktree))
 

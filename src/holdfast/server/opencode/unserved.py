@@ -11,7 +11,7 @@ from typing import Final
 from holdfast.server.errors import Answer, named
 
 _LATER: Final = "It is not built yet."
-_SECOND_API: Final = "It belongs to OpenCode's second API, of which only the catalogue is served; use the first one."
+_SECOND_API: Final = "It belongs to OpenCode's second API, of which only a part is served; use the first one."
 _ACCOUNTS: Final = "There are no console accounts here."
 _WORKSPACES: Final = "There are no remote workspaces here; sessions stay where they were made."
 
@@ -35,7 +35,6 @@ _UNSERVED: Final[Mapping[str, Sequence[str]]] = {
     _SECOND_API: (
         "GET /api/session",
         "POST /api/session",
-        "GET /api/session/active",
         "GET /api/session/{sessionID}",
         "POST /api/session/{sessionID}/agent",
         "POST /api/session/{sessionID}/model",
@@ -48,16 +47,9 @@ _UNSERVED: Final[Mapping[str, Sequence[str]]] = {
         "GET /api/session/{sessionID}/context",
         "GET /api/session/{sessionID}/history",
         "GET /api/session/{sessionID}/event",
-        "POST /api/session/{sessionID}/interrupt",
         "GET /api/session/{sessionID}/message",
         "GET /api/session/{sessionID}/message/{messageID}",
-        "GET /api/session/{sessionID}/permission",
         "POST /api/session/{sessionID}/permission",
-        "GET /api/session/{sessionID}/permission/{requestID}",
-        "POST /api/session/{sessionID}/permission/{requestID}/reply",
-        "GET /api/session/{sessionID}/question",
-        "POST /api/session/{sessionID}/question/{requestID}/reply",
-        "POST /api/session/{sessionID}/question/{requestID}/reject",
         "POST /api/integration/{integrationID}/connect/key",
         "POST /api/integration/{integrationID}/connect/oauth",
         "GET /api/integration/attempt/{attemptID}",
@@ -65,21 +57,10 @@ _UNSERVED: Final[Mapping[str, Sequence[str]]] = {
         "POST /api/integration/attempt/{attemptID}/complete",
         "PATCH /api/credential/{credentialID}",
         "DELETE /api/credential/{credentialID}",
-        "GET /api/permission/request",
         "GET /api/permission/saved",
         "DELETE /api/permission/saved/{id}",
-        "GET /api/question/request",
         "GET /api/fs/read/*",
-        "GET /api/fs/list",
-        "GET /api/fs/find",
         "GET /api/event",
-        "GET /api/pty",
-        "POST /api/pty",
-        "GET /api/pty/{ptyID}",
-        "PUT /api/pty/{ptyID}",
-        "DELETE /api/pty/{ptyID}",
-        "POST /api/pty/{ptyID}/connect-token",
-        "GET /api/pty/{ptyID}/connect",
     ),
 }
 
