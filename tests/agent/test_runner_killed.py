@@ -19,7 +19,15 @@ from holdfast.core import codec
 from holdfast.core import events as e
 from holdfast.core.fold import Fold
 from holdfast.core.ids import IdGenerator
-from holdfast.core.messages import AssistantMessage, RetryPart, TextPart, ToolCompleted, ToolError, ToolPart
+from holdfast.core.messages import (
+    AssistantMessage,
+    ReasoningPart,
+    RetryPart,
+    TextPart,
+    ToolCompleted,
+    ToolError,
+    ToolPart,
+)
 from holdfast.core.offsets import BEGINNING
 from holdfast.core.session import IDLE
 from holdfast.core.store import SessionScope, SessionStore
@@ -153,6 +161,7 @@ async def _story(store: Store, clock: ManualClock, lives: list[int], failures: i
     assert all(m.info.time.completed for m in answers)  # type: ignore[union-attr]
     said = "".join(part.text for m in answers for part in m.parts if isinstance(part, TextPart))
     assert said == WHOLE
+    assert [part.text for m in answers for part in m.parts if isinstance(part, ReasoningPart)] == ["hm well "]
     assert len(began) == len(set(began)), "a call that is not repeatable ran twice"
     calls = [part for m in answers for part in m.parts if isinstance(part, ToolPart)]
     for call in calls:

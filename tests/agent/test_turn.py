@@ -78,9 +78,14 @@ def test_text_that_a_dead_server_left_open_stays_open_for_the_next_try():
     assert s.text("prt_1", "The quick bro") in step.step.parts
 
 
-def test_reasoning_and_half_written_calls_that_a_dead_server_left_are_closed_first():
-    left = (s.reasoning("prt_r", "hmm"), s.tool("prt_t", "pending"))
-    assert turn.Settle(left) == decide(in_step(*left).turn_state())
+def test_half_written_calls_that_a_dead_server_left_are_closed_first():
+    left = s.tool("prt_t", "pending")
+    assert turn.Settle((left,)) == decide(in_step(s.reasoning("prt_r", "hmm"), left).turn_state())
+
+
+def test_reasoning_that_a_dead_server_left_is_for_the_model_to_go_on_with():
+    step = decide(in_step(s.reasoning("prt_r", "hmm")).turn_state())
+    assert isinstance(step, turn.CallModel)
 
 
 def test_a_tool_found_running_gets_an_unknown_outcome_and_does_not_run_again():

@@ -1,11 +1,13 @@
 """Chunks of one try of the model → events. No I/O.
 
 At most one text or reasoning part is open at a time; a chunk of another kind closes it. A try that continues a cut step
-begins with that step's open text part, so the text goes on where it stopped.
+begins with that step's open text part, so the text goes on where it stopped. If it was cut before any text, the model thinks
+again from the beginning: as long as it thinks the same, nothing is recorded a second time, and then it goes on in the part
+that was open. What it thinks otherwise becomes a part of its own.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -24,8 +26,11 @@ from holdfast.agent.turn import Stamp, model_done, settle
 from holdfast.core.events import Event, PartDelta, PartUpdated
 from holdfast.core.messages import (
     AssistantMessage,
+    Part,
     PartTime,
     ReasoningPart,
+    RetryPart,
+    StepStartPart,
     TextPart,
     ToolPart,
     ToolPending,
@@ -34,6 +39,8 @@ from holdfast.core.messages import (
 )
 
 _RAW_SHOWN_MAX = 2000
+_EARLIER = -1
+"""The block of a thought that an earlier try left open: no provider's."""
 
 
 class _Call:
@@ -53,10 +60,12 @@ class ModelOutput:
         self._block: int | None = None
         self._reasoning: dict[int, ReasoningPart] = {}
         self._grown: list[str] = []
+        self._again = _Again(_thoughts(step.parts))
         self.finished: Finished | None = None
         for part in step.parts:
-            if isinstance(part, TextPart) and is_open(part):
+            if isinstance(part, TextPart | ReasoningPart) and is_open(part):
                 self._open = part
+                self._block = _EARLIER if isinstance(part, ReasoningPart) else None
 
     def feed(self, chunks: Sequence[Chunk], stamp: Stamp) -> list[Event]:
         events: list[Event] = []
@@ -64,13 +73,14 @@ class ModelOutput:
             match chunk:
                 case TextChunk(text):
                     if text:
+                        self._again.end()
                         self._grow(TextPart, text, None, events, stamp)
                 case ReasoningChunk(text, block):
-                    if text or block is not None:
-                        self._grow(ReasoningPart, text, block, events, stamp)
+                    self._think(text, block, events, stamp)
                 case MetadataChunk():
                     self._describe(chunk, events, stamp)
                 case ToolCallChunk():
+                    self._again.end()
                     self._call(chunk, events, stamp)
                 case Finished():
                     self.finished = chunk
@@ -120,6 +130,21 @@ class ModelOutput:
             )
         )
 
+    def _think(self, text: str, block: int | None, events: list[Event], stamp: Stamp) -> None:
+        if self._again.is_over:
+            if text or block is not None:
+                self._grow(ReasoningPart, text, block, events, stamp)
+            return
+        heard = self._again.hear(text, block)
+        if heard.known is not None and block is not None:
+            self._reasoning[block] = heard.known  # for what the provider has to say of it
+        if heard.is_other:
+            self._close_open(events, stamp)
+        elif self._again.is_over:
+            self._block = block  # from now on, the open part goes on
+        if heard.text:
+            self._grow(ReasoningPart, heard.text, block, events, stamp)
+
     def _call(self, chunk: ToolCallChunk, events: list[Event], stamp: Stamp) -> None:
         call = self._calls.get(chunk.call_id)
         if call is None:
@@ -159,6 +184,73 @@ class ModelOutput:
                 self._reasoning[self._block] = part
             self._open = None
             self._grown.clear()
+
+
+class _Heard(NamedTuple):
+    """`text` is what is new; `is_other`: it does not go on from the part that is open. `known`: the part that was said again."""
+
+    text: str
+    is_other: bool = False
+    known: ReasoningPart | None = None
+
+
+class _Again:
+    """What was thought before the step was cut, compared with what is thought now."""
+
+    def __init__(self, thoughts: Sequence[ReasoningPart]) -> None:
+        self._thoughts = list(thoughts)
+        self._at = 0
+        self._block: int | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return not self._thoughts
+
+    def end(self) -> None:
+        """Something else than a thought came: the model thought less than before."""
+        self._thoughts.clear()
+
+    def hear(self, text: str, block: int | None) -> _Heard:
+        if block != self._block and self._at:
+            if self._at < len(self._thoughts[0].text):  # it ended sooner than before
+                self._thoughts.clear()
+                return _Heard(text, is_other=True)
+            self._thoughts.pop(0)
+            self._at = 0
+            if not self._thoughts:
+                return _Heard(text, is_other=True)
+        self._block = block
+        thought = self._thoughts[0]
+        left = thought.text[self._at :]
+        if left.startswith(text):
+            self._at += len(text)
+            if self._at == len(thought.text) and len(self._thoughts) == 1 and is_open(thought):
+                self._thoughts.clear()  # the next word goes on from it
+                return _Heard("", known=thought)
+            return _Heard("", known=thought)
+        if text.startswith(left) and len(self._thoughts) == 1 and is_open(thought):
+            self._thoughts.clear()
+            return _Heard(text[len(left) :], known=thought)
+        said = thought.text[: self._at]
+        self._thoughts.clear()
+        return _Heard(said + text, is_other=True)
+
+
+def _thoughts(parts: Sequence[Part]) -> list[ReasoningPart]:
+    """Those of the last try that had any, if the step was cut before it said anything else."""
+    thoughts: list[ReasoningPart] = []
+    for part in reversed(parts):
+        match part:
+            case ReasoningPart():
+                thoughts.insert(0, part)
+            case RetryPart():
+                if thoughts:
+                    break
+            case StepStartPart():
+                break
+            case _:
+                return []
+    return thoughts
 
 
 def _with(known: dict[str, Any] | None, more: ProviderMetadata) -> dict[str, Any]:

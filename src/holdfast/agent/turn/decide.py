@@ -10,7 +10,7 @@ After a crash the same function reads the same state: recovery is this loop, not
                       EndTurn ◄── completed | failed | aborted ◄────────────────────────────────────────────────────┘
 
 Rules
- 1. Between two steps nothing is running. So an open reasoning part or a running tool that `next_step` sees was left by
+ 1. Between two steps nothing is running. So a running tool that `next_step` sees was left by
     a server that died: `Settle` closes it first. An open text part stays open: the next try of the model continues it.
  2. A tool found running has an unknown outcome and is not run again, unless it is repeatable.
  3. A tool call runs only after the model finished its message, and after `running` is recorded.
@@ -158,9 +158,7 @@ def leftovers(parts: Iterable[Part], *, model_done: bool, repeatable: frozenset[
 
 def _is_left_over(part: Part, model_done: bool, repeatable: frozenset[str]) -> bool:
     match part:
-        case ReasoningPart():
-            return is_open(part)
-        case TextPart():
+        case TextPart() | ReasoningPart():
             return is_open(part) and model_done
         case ToolPart(tool=tool, state=ToolRunning()):
             return tool not in repeatable
