@@ -140,6 +140,7 @@ class Application:
             tool_output=tool_output,
             snapshots=snapshots,
             mcp=mcp,
+            configuration=own_configuration,
         )
         self.failed = failed
         self.store: SessionStore = store

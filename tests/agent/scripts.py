@@ -28,7 +28,7 @@ from holdfast.agent.providers.base import (
     ToolOutput,
     UserTurn,
 )
-from holdfast.agent.providers.conversation import CONTINUE
+from holdfast.agent.providers.conversation import CONTINUE, FORM_WANTED
 from holdfast.agent.runner import ResolvedModel
 from holdfast.agent.snapshots import WorkTree
 from holdfast.agent.tools import ToolBox, ToolContext, ToolResult
@@ -99,6 +99,8 @@ class ScriptedModel:
     def _where(self, request: ModelRequest) -> tuple[Say, str]:
         items = list(request.conversation)
         said = ""
+        if items[-1] == UserTurn(text=FORM_WANTED):
+            items.pop()
         if isinstance(items[-1], UserTurn) and items[-1].text == CONTINUE:
             items.pop()
             last = items.pop()
@@ -154,6 +156,7 @@ class World:
         self._rules = rules
         self._room = room
         self._prepared = False
+        self.steps: int | None = None
         self.title_provider: Provider | None = None
         self.tree: WorkTree | None = None
 
@@ -168,6 +171,9 @@ class World:
 
     def tools(self, session: Session, user: UserMessage) -> ToolBox:
         return self._tools
+
+    def steps_max(self, session: Session, user: UserMessage) -> int | None:
+        return self.steps
 
     def rules(self, session: Session, user: UserMessage) -> tuple[PermissionRule, ...]:
         assert self._prepared, "rules were asked for before they were read"

@@ -4,8 +4,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from holdfast.agent.runner import Engine
-from holdfast.agent.tools import Tool, ToolBox
+from holdfast.agent.tools import Tool
 from holdfast.agent.tools.apply_patch import ApplyPatch
 from holdfast.agent.tools.edit import Edit
 from holdfast.agent.tools.file_edits import FileEdits
@@ -16,9 +15,9 @@ from holdfast.core.session import IDLE
 from holdfast.storage.memory import MemoryStore
 from holdfast.testing.manual_clock import ManualClock
 from holdfast.testing.scripted_provider import ScriptedProvider, call, text
-from tests.agent.scripts import Call, Say, ScriptedModel, World
+from tests.agent.scripts import Call, Say
 from tests.agent.test_runner import Server, serving
-from tests.agent.test_runner_killed import Life, MortalStore, _work
+from tests.agent.test_runner_killed import one_life
 from tests.core import samples as s
 
 
@@ -91,29 +90,6 @@ async def test_a_file_that_another_session_read_was_not_read_in_this_one(tmp_pat
         assert path.read_text() == "a\n"
 
 
-async def life(store: MemoryStore, clock: ManualClock, steps: int, script: tuple[Say, ...]) -> None:
-    """One life of a server, which ends after so many calls of its store and its model."""
-    life = Life(steps)
-    model = ScriptedModel(script, pause=life.pause)
-    engine = Engine(
-        store=MortalStore(store, life),  # type: ignore[arg-type]
-        clock=clock,
-        new_id=store.ids.new,
-        jitter=lambda: 0.0,
-        environment=World(model, ToolBox(tools())),
-        owner="server",
-    )
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
-    ended = asyncio.ensure_future(life.dead.wait())
-    work = asyncio.ensure_future(_work(engine, clock, life))
-    await asyncio.wait({ended, work}, return_when=asyncio.FIRST_COMPLETED)
-    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in left:
-        task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)  # also what they do in threads: a dead process writes no more
-    await engine.stop()
-
-
 async def story(directory: Path, lives: list[int]) -> None:
     for left in os.scandir(directory):
         os.unlink(left)
@@ -148,7 +124,7 @@ async def story(directory: Path, lives: list[int]) -> None:
         s.SESSION, [s.created(), s.message(s.user()), s.part(s.prompt_text("prt_u1", "edit")), s.requested()]
     )
     for steps in (*lives, 10_000):
-        await life(store, clock, steps, script)
+        await one_life(store, clock, steps, script, *tools())
 
     assert {entry.name: Path(entry).read_text() for entry in os.scandir(directory)} == {
         "b.txt": "one\n1.\ntwo\n",

@@ -6,7 +6,7 @@ effect) the life ends: nothing it tries from then on reaches the store. The next
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, cast
 
 from hypothesis import example, given, settings
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from holdfast.agent.providers.base import ProviderError
 from holdfast.agent.runner import Engine
-from holdfast.agent.tools import ToolBox
+from holdfast.agent.tools import Tool, ToolBox
 from holdfast.core import codec
 from holdfast.core import events as e
 from holdfast.core.fold import Fold
@@ -131,6 +131,29 @@ async def _work(engine: Engine, clock: ManualClock, life: Life) -> None:
             await asyncio.sleep(0)
         if not idle.done():  # only a clock that moves gets a paused turn on
             clock.advance(1000)
+
+
+async def one_life(store: SessionStore, clock: ManualClock, steps: int, script: Sequence[Say], *tools: Tool) -> None:
+    """One life of a server, which ends after so many calls of its store and its model."""
+    life = Life(steps)
+    model = ScriptedModel(script, pause=life.pause)
+    engine = Engine(
+        store=MortalStore(store, life),  # type: ignore[arg-type]
+        clock=clock,
+        new_id=cast(Store, store).ids.new,
+        jitter=lambda: 0.0,
+        environment=World(model, ToolBox(tools)),
+        owner="server",
+    )
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    ended = asyncio.ensure_future(life.dead.wait())
+    work = asyncio.ensure_future(_work(engine, clock, life))
+    await asyncio.wait({ended, work}, return_when=asyncio.FIRST_COMPLETED)
+    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)  # also what they do in threads: a dead process writes no more
+    await engine.stop()
 
 
 async def story(lives: list[int], failures: int, open_store: OpenStore = memory) -> None:

@@ -95,6 +95,22 @@ WRONG_TYPES: list[tuple[str, str, Any]] = [
         "/session/{session}/message",
         {"parts": [{"type": "subtask", "prompt": "p", "description": "d", "agent": "nobody"}]},
     ),
+    *(
+        ("POST", "/session/{session}/message", prompt(format=wanted))
+        for wanted in (
+            "json",
+            {"type": "yaml"},
+            {"type": "json_schema"},
+            {"type": "json_schema", "schema": True},
+            {"type": "json_schema", "schema": {"type": "array"}},
+            {"type": "json_schema", "schema": {"type": "object", "properties": []}},
+            {"type": "json_schema", "schema": {"type": "object", "required": "a"}},
+            {"type": "json_schema", "schema": {"type": "object", "$ref": "#/nowhere"}},
+            {"type": "json_schema", "schema": {"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1/"}}}},
+            {"type": "json_schema", "schema": {"type": "object"}, "retryCount": -1},
+            {"type": "json_schema", "schema": {"type": "object"}, "retryCount": 10**6},
+        )
+    ),
     ("POST", "/session/{session}/message", prompt(messageID="bad")),
     ("POST", "/session/{session}/message", prompt(messageID="ses_x")),
     ("POST", "/session/{session}/message", prompt(messageID="msg_")),

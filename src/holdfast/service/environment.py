@@ -1,7 +1,8 @@
 """What a turn needs to know of the world around its session, from the instance of its directory."""
 
+import asyncio
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, cast
@@ -10,15 +11,19 @@ from holdfast.agent.permissions import denied_entirely, matches, permission_of
 from holdfast.agent.providers.families import default_options, small_options
 from holdfast.agent.providers.registry import DEMO_MODEL
 from holdfast.agent.runner import ModelSettings, ResolvedModel
+from holdfast.agent.skills import Skill, find_skills
 from holdfast.agent.snapshots import Snapshots, WorkTree
 from holdfast.agent.tools import ToolBox
 from holdfast.agent.tools.invalid import INVALID
+from holdfast.agent.tools.skill import SKILL
+from holdfast.agent.tools.structured_output import StructuredOutput
+from holdfast.agent.turn.decide import STRUCTURED
 from holdfast.core.catalogue import Agent, Model
 from holdfast.core.clock import Clock
 from holdfast.core.config import CompactionConfig
 from holdfast.core.errors import Invalid
 from holdfast.core.known_providers import KNOWN
-from holdfast.core.messages import UserMessage
+from holdfast.core.messages import OutputFormatJsonSchema, UserMessage
 from holdfast.core.permissions import PermissionRule
 from holdfast.core.session import Session
 from holdfast.service.instances import Instance, Instances
@@ -31,13 +36,23 @@ Look before you change: read the files that matter and follow the conventions yo
 it works, with the project's own tests where there are some. Say plainly what you did, what you could not do, and what
 failed. Be brief; the user reads your answers in a terminal. Refer to code as path:line."""
 
+_FORM: Final = f"""\
+The user wants your answer in a form of its own, which is that of the tool {STRUCTURED}. Do all that is needed first, then call
+that tool once with the whole answer. Nothing that you write beside it reaches the user."""
+
+_SKILLS: Final = (
+    "There are skills, instructions for a kind of work. Before such work, read the one for it with the tool skill:"
+)
+_SKILLS_CHARACTERS_MAX: Final = 20_000
+_DIRECTORIES_MAX: Final = 1000
+
 _INSTRUCTION_FILES: Final = ("AGENTS.md", "CLAUDE.md")
 _RESERVED_TOKENS_MAX: Final = 20_000
 _INSTRUCTION_BYTES_MAX: Final = 64 * 1024
 
 
 class InstanceEnvironment:
-    """`agent.runner.Environment` on instances."""
+    """`agent.runner.Environment` on instances. `configuration` is the directory of the user's own."""
 
     def __init__(
         self,
@@ -48,7 +63,10 @@ class InstanceEnvironment:
         tool_output: Path,
         snapshots: Snapshots | None = None,
         mcp: McpService | None = None,
+        configuration: Path | None = None,
     ) -> None:
+        self._configuration = configuration
+        self._skills: dict[str, tuple[Skill, ...]] = {}
         self._instances = instances
         self._snapshots = snapshots
         self._mcp = mcp
@@ -60,6 +78,11 @@ class InstanceEnvironment:
         instance = await self._instance(session)
         if self._mcp is not None:
             await self._mcp.prepare(instance)
+        if len(self._skills) >= _DIRECTORIES_MAX:
+            self._skills.clear()
+        self._skills[session.directory] = await asyncio.to_thread(
+            find_skills, Path(session.directory), Path(instance.place.worktree), self._configuration
+        )
 
     async def model(self, session: Session, user: UserMessage) -> ResolvedModel:
         instance = await self._instance(session)
@@ -95,7 +118,15 @@ class InstanceEnvironment:
             is_off = any(matches(name, id) for name in off)
             return id == INVALID or not (is_off or denied_entirely(permission_of(id), rules))
 
-        return ToolBox(tool for tool in (*self._tools.values(), *foreign) if is_wanted(tool.id))
+        form = user.format
+        schema = form.schema if isinstance(form, OutputFormatJsonSchema) else None
+        answers = (StructuredOutput(schema),) if isinstance(schema, dict) else ()
+        return ToolBox((*(tool for tool in (*self._tools.values(), *foreign) if is_wanted(tool.id)), *answers))
+
+    def steps_max(self, session: Session, user: UserMessage) -> int | None:
+        instance = self._instances.opened(session.directory)
+        agent = instance.agents.get(user.agent) if instance is not None else None
+        return max(agent.steps, 1) if agent is not None and agent.steps is not None else None
 
     def rules(self, session: Session, user: UserMessage) -> tuple[PermissionRule, ...]:
         instance = self._instances.opened(session.directory)
@@ -114,8 +145,13 @@ class InstanceEnvironment:
             return (known.prompt,)
         paragraphs = [(known.prompt if known is not None else None) or _INTRODUCTION, self._surroundings(session)]
         paragraphs += _instructions(Path(session.directory), Path(self.worktree(session)))
+        skills = self._skills.get(session.directory, ())
+        if skills and SKILL in self.tools(session, user):
+            paragraphs.append(_listed(skills))
         if user.system:
             paragraphs.append(user.system)
+        if isinstance(user.format, OutputFormatJsonSchema):
+            paragraphs.append(_FORM)
         return tuple(paragraphs)
 
     def snapshots(self, session: Session) -> WorkTree | None:
@@ -179,6 +215,11 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(below, Mapping) and isinstance(above, Mapping):
             result[key] = _merged(cast(Mapping[str, Any], below), cast(Mapping[str, Any], above))
     return result
+
+
+def _listed(skills: Sequence[Skill]) -> str:
+    lines = "\n".join(f"- {skill.name}: {skill.description}" for skill in skills)
+    return f"{_SKILLS}\n{lines[:_SKILLS_CHARACTERS_MAX]}"
 
 
 def _room(model: Model, settings: CompactionConfig | None) -> int | None:

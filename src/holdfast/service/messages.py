@@ -30,6 +30,7 @@ from holdfast.core.ids import Prefix, check_id
 from holdfast.core.messages import (
     MessageModel,
     OutputFormat,
+    OutputFormatJsonSchema,
     Part,
     UserMessage,
     UserTime,
@@ -40,6 +41,7 @@ from holdfast.core.session import SessionModel, touched
 from holdfast.core.state import Key
 from holdfast.core.store import MessagePage, RawMessage, SessionStore
 from holdfast.core.wire import Wire
+from holdfast.service.forms import check_form
 from holdfast.service.instances import Instance, Instances
 from holdfast.service.past_turns import past_turns
 from holdfast.service.prompt_parts import AgentInput, PartInput, SubtaskInput, spelled_out
@@ -292,6 +294,8 @@ def _check(prompt: Prompt, instance: Instance) -> None:
             instance.agent(part.agent)
             if part.model is not None:
                 instance.check_model(part.model.provider_id, part.model.model_id)
+    if isinstance(prompt.format, OutputFormatJsonSchema):
+        check_form(prompt.format)
     ids = [check_id("prt", part.id, f"parts[{place}].id") for place, part in enumerate(prompt.parts) if part.id]
     if len(set(ids)) < len(ids):
         raise Invalid("Two parts have the same id.", field="parts")

@@ -147,6 +147,48 @@ async def test_a_prompt_with_a_file_that_is_sent_again_shows_the_file_as_it_was_
     assert await anywhere.messages(id) == [first]
 
 
+async def test_an_answer_in_a_form_is_in_the_message_that_gives_it(anywhere: Server):
+    schema = {"type": "object", "properties": {"city": {"$ref": "#/$defs/name"}}, "$defs": {"name": {"type": "string"}}}
+    anywhere.provider.add(call("StructuredOutput", {"city": 5}, call_id="a"))
+    anywhere.provider.add(call("StructuredOutput", {"city": "Ulm"}, call_id="b"))
+    id = await anywhere.session()
+    answer = (await anywhere.prompt(id, "Where?", format={"type": "json_schema", "schema": schema})).json()
+
+    assert answer["info"]["structured"] == {"city": "Ulm"}
+    assert "error" not in answer["info"]
+    first, _, _ = await anywhere.messages(id)
+    assert first["info"]["format"] == {"type": "json_schema", "schema": schema}
+    assert "StructuredOutput" in anywhere.provider.requests[0].system[-1]
+    assert "StructuredOutput" not in (await anywhere.api.get("/experimental/tool/ids")).json()
+
+
+async def test_an_agent_with_a_limit_of_steps_is_told_to_finish_in_the_last_one(server: Server):
+    (server.directory / "opencode.json").write_text(json.dumps({"agent": {"build": {"steps": 1}}}))
+    server.provider.add([*text("Looking. "), *call("read", {"filePath": "."})])
+    id = await server.session()
+    answer = (await server.prompt(id)).json()
+
+    assert answer["info"]["finish"] == "stop"
+    (tool,) = [part for part in answer["parts"] if part["type"] == "tool"]
+    assert tool["state"]["status"] == "error"
+    assert server.provider.requests[0].tool_choice == "none"
+
+
+async def test_the_llm_is_told_which_skills_there_are_unless_it_may_use_none(server: Server):
+    skill = server.directory / ".opencode" / "skill" / "greet" / "SKILL.md"
+    skill.parent.mkdir(parents=True)
+    skill.write_text("---\nname: greet\ndescription: how to greet\n---\nSay hi.\n")
+    server.provider.add(text("Hi."))
+    server.provider.add(text("Hi."))
+    await server.prompt(await server.session())
+    await server.prompt(await server.session(), tools={"skill": False})
+
+    told, untold = ("\n".join(request.system) for request in server.provider.requests)
+    assert "- greet: how to greet" in told
+    assert "Say hi." not in told
+    assert "greet" not in untold
+
+
 async def test_the_agent_and_model_of_a_prompt_stay_those_of_the_session(server: Server):
     id = await server.session()
     chosen = {"providerID": "scripted", "modelID": "other"}

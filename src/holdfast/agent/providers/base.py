@@ -91,6 +91,10 @@ class ToolOutput(msgspec.Struct, frozen=True, kw_only=True, tag="tool"):
 ConversationItem = UserTurn | AssistantTurn | ToolOutput
 
 
+ToolChoice = Literal["auto", "required", "none"]
+"""Whether the LLM may, must or must not call a tool. A wish: not every LLM can be told so."""
+
+
 class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything one step of the LLM is given. Every `ToolCall` in `conversation` is followed by its `ToolOutput`."""
 
@@ -98,6 +102,7 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     system: tuple[str, ...] = ()
     conversation: tuple[ConversationItem, ...]
     tools: tuple[ToolSpec, ...] = ()
+    tool_choice: ToolChoice = "auto"
     output_tokens_max: int | None = None
     temperature: float | None = None
     top_p: float | None = None

@@ -55,6 +55,8 @@ def request_body(request: ModelRequest, model: Model, *, include_usage: bool = T
             }
             for tool in request.tools
         ]
+        if request.tool_choice != "auto":
+            body["tool_choice"] = request.tool_choice
     limits = {"max_tokens": request.output_tokens_max, "temperature": request.temperature, "top_p": request.top_p}
     if "max_completion_tokens" in options:
         del limits["max_tokens"]

@@ -21,10 +21,12 @@ from holdfast.agent.providers.base import (
     ReasoningBlock,
     TextBlock,
     ToolCall,
+    ToolChoice,
     ToolOutput,
     ToolSpec,
     UserTurn,
 )
+from holdfast.agent.turn.decide import STRUCTURED
 from holdfast.core.messages import (
     AssistantMessage,
     CompactionPart,
@@ -51,6 +53,12 @@ Write down: what the user wants, in the user's own terms, with every constraint 
 file paths and names; what was done and what the results were; what failed and why; what is being done right now; what is
 left to do. Be complete and exact where the work depends on it, and brief everywhere else. Do not use tools."""
 
+LAST_STEP = """\
+This is the last step that you have for this request, and tools cannot be used in it. Say what was done, what is left to do, and
+how you would go on."""
+
+FORM_WANTED = f"The answer is wanted in its form: call the tool {STRUCTURED} with it now."
+
 SUMMARY_REQUEST = "What did we do so far?"
 _SUMMARISED_OUTPUT_MAX = 2000
 
@@ -62,11 +70,13 @@ def build_request(
     model_id: str,
     system: tuple[str, ...],
     tools: tuple[ToolSpec, ...],
+    tool_choice: ToolChoice = "auto",
+    closing: str | None = None,
     output_tokens_max: int | None = None,
 ) -> ModelRequest:
     """The request for the next step of the turn that answers user message `prompt_id`. If the turn's last step was cut,
     the text it streamed so far stands at the end, with a request to continue it. If the prompt is a request to summarise,
-    so is this."""
+    so is this. `closing` is what the model is told last."""
     conversation: list[ConversationItem] = []
     answers: dict[str, list[WithParts]] = {}
     for message in history:
@@ -87,11 +97,14 @@ def build_request(
             break
     if summarises:
         conversation = [_shortened(item) for item in conversation]
+    if closing is not None:
+        conversation.append(UserTurn(text=closing))
     return ModelRequest(
         model_id=model_id,
         system=system,
         conversation=tuple(conversation),
         tools=tools,
+        tool_choice=tool_choice,
         output_tokens_max=output_tokens_max,
     )
 

@@ -46,6 +46,8 @@ class Made(NamedTuple):
                 body[name] = value
         if body and self.takes_body:
             settings["extra_body"] = body
+        if request.tools and request.tool_choice == "none":  # some LLMs that think refuse to be told to call one
+            settings["tool_choice"] = "none"
         if request.headers and self.takes_headers:
             settings["extra_headers"] = dict(request.headers)
         limits = {"max_tokens": request.output_tokens_max, "temperature": request.temperature, "top_p": request.top_p}

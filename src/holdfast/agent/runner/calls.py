@@ -219,6 +219,8 @@ def _rejected(message: str | None) -> str:
 
 def _loop(state: TurnState, part: ToolPart) -> list[Ask]:
     """Ask when the model made the same call again and again, in a row, over all steps of the turn."""
+    if part.tool == turn.STRUCTURED:  # its tries are counted
+        return []
     calls = [p for step in state.steps for p in step.parts if isinstance(p, ToolPart)]
     ids = [call.id for call in calls]
     before = [*calls[: ids.index(part.id)], part][-ALIKE_MAX:] if part.id in ids else []

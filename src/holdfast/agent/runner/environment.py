@@ -56,6 +56,10 @@ class Environment(Protocol):
         """What the LLM may call in this turn."""
         ...
 
+    def steps_max(self, session: Session, user: UserMessage) -> int | None:
+        """How many steps the agent may take in a turn; None if as many as it needs."""
+        ...
+
     def rules(self, session: Session, user: UserMessage) -> tuple[PermissionRule, ...]:
         """What calls may do without asking, or not at all: of the agent, the project and the session, in this order.
         (What users allowed with "always" comes after them.)"""

@@ -6,7 +6,7 @@ again from the beginning: as long as it thinks the same, nothing is recorded a s
 that was open. What it thinks otherwise becomes a part of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -39,6 +39,7 @@ from holdfast.core.messages import (
 )
 
 _RAW_SHOWN_MAX = 2000
+NO_STEPS_LEFT = "The agent has used all of its steps, so this call did not run."
 _EARLIER = -1
 """The block of a thought that an earlier try left open: no provider's."""
 
@@ -86,16 +87,21 @@ class ModelOutput:
                     self.finished = chunk
         return events
 
-    def close(self, stamp: Stamp) -> tuple[list[Event], AssistantMessage]:
+    def close(self, stamp: Stamp, *, allowed: Collection[str] | None = None) -> tuple[list[Event], AssistantMessage]:
         """What the model's last chunk means: everything it said is closed, its calls are complete. Whether tools still have
-        to run is in the message's `finish`."""
+        to run is in the message's `finish`. `allowed`: the only tools that still may (in the last step of an agent)."""
         assert self.finished is not None
         events: list[Event] = []
+        runs = False
         self._close_open(events, stamp)
         for call in self._calls.values():
             part = _complete(call)
+            if allowed is not None and part.tool not in allowed:
+                part = settle(part, stamp.now, tool_error=NO_STEPS_LEFT)
+            else:
+                runs = True
             events.append(PartUpdated(session_id=part.session_id, part=part, time=stamp.now))
-        reason = "tool-calls" if self._calls else self.finished.reason
+        reason = "tool-calls" if runs else "stop" if self._calls else self.finished.reason
         return events, model_done(self._info, reason, self.finished.tokens, self.finished.cost)
 
     def _grow(

@@ -14,8 +14,8 @@ from typing import Any, assert_never
 import structlog
 
 from holdfast.agent import turn
-from holdfast.agent.providers.base import ProviderError, ToolSpec
-from holdfast.agent.providers.conversation import build_request
+from holdfast.agent.providers.base import ProviderError, ToolChoice, ToolSpec
+from holdfast.agent.providers.conversation import FORM_WANTED, LAST_STEP, build_request
 from holdfast.agent.runner.calls import ToolCalls
 from holdfast.agent.runner.changes import changes_of, note_before
 from holdfast.agent.runner.environment import Environment, with_settings
@@ -37,6 +37,7 @@ from holdfast.core.events import (
     TurnSuspended,
 )
 from holdfast.core.messages import (
+    AssistantMessage,
     MessageError,
     Part,
     StepStartPart,
@@ -241,7 +242,8 @@ class Worker:
             await self._provider_failed(error)
             return
         stamp = self._log.fixed_stamp()
-        said, info = output.close(stamp)
+        allowed = frozenset({turn.STRUCTURED}) if self._is_last(state) else None
+        said, info = output.close(stamp, allowed=allowed)
         if turn.wants_more(info):
             await self._log.append([*said, turn.message_updated(info)])
         else:
@@ -255,13 +257,19 @@ class Worker:
         except HoldfastError as error:
             raise ProviderError(error.message) from error
         summarises = turn.compaction_of(state.user) is not None
+        is_last = self._is_last(state)
         tools = () if summarises else self._environment.tools(state.session, user).values()
+        choice, closing = _choice(state, turn.assistant(step), is_last=is_last)
+        if is_last and turn.form_of(state.user) is not None:
+            tools = [tool for tool in tools if tool.id == turn.STRUCTURED]
         request = build_request(
             await since_summary(self._store, self._session_id, user.id),
             prompt_id=user.id,
             model_id=model.model_id,
             system=self._environment.system(state.session, user, turn.assistant(step).agent),
             tools=tuple(ToolSpec(tool.id, tool.description, tool.parameters) for tool in tools if tool.id != INVALID),
+            tool_choice=choice,
+            closing=closing,
             output_tokens_max=model.output_tokens_max,
         )
         if not summarises:
@@ -276,6 +284,12 @@ class Worker:
                 await recorder.add(said)
         if output.finished is None:
             raise ProviderError("The model's stream ended before its answer did.", retryable=True)
+
+    def _is_last(self, state: TurnState) -> bool:
+        """Whether the agent may take no further step in this turn."""
+        steps_max = self._environment.steps_max(state.session, turn.prompt(state))
+        taken = sum(not turn.assistant(step).summary for step in state.steps)
+        return steps_max is not None and taken >= steps_max and turn.compaction_of(state.user) is None
 
     async def _provider_failed(self, error: ProviderError) -> None:
         """Keep what was streamed, and summarise, try again later, or give up."""
@@ -418,6 +432,13 @@ class Worker:
                 with contextlib.suppress(HoldfastError):
                     now = self._log.now_ms()
                     await self._store.claim(self._session_id, self._owner, now_ms=now, ttl_ms=LEASE_MS)
+
+
+def _choice(state: TurnState, info: AssistantMessage, *, is_last: bool) -> tuple[ToolChoice, str | None]:
+    """Whether the model is to call a tool in this step, and what it is told last."""
+    if turn.form_of(state.user) is not None:
+        return "required", FORM_WANTED if is_last or turn.misses(state, info) else None
+    return ("none", LAST_STEP) if is_last else ("auto", None)
 
 
 def _words(message: WithParts) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from holdfast.agent.permissions import Ask
 from holdfast.agent.skills import Skill as Found
@@ -12,11 +12,13 @@ from holdfast.agent.tools.base import ToolContext, ToolFailure, ToolResult
 from holdfast.agent.tools.results import result
 from holdfast.core.messages import ToolPart
 
+SKILL: Final = "skill"
+
 
 class Skill:
     """`configuration` is the directory of the user's own configuration, `home` that of the user."""
 
-    id = "skill"
+    id = SKILL
     repeatable = True
     description = """\
 Reads a skill: instructions, and often files, that the user or the project has for a certain kind of work.

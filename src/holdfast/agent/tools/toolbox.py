@@ -8,6 +8,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
+from referencing.jsonschema import EMPTY_REGISTRY
 
 from holdfast.agent.tools.base import ForeignTool, Tool, ToolFailure
 
@@ -55,7 +56,9 @@ def validate(tool: Tool, input: object) -> None:
 
 
 def _errors(schema: dict[str, Any], input: Any) -> Iterable[ValidationError]:
-    validator: Any = Draft202012Validator(schema)  # its types say less than its manual does
+    # With a registry of its own, a schema that refers to an address is wrong, and not fetched from there.
+    registry: Any = EMPTY_REGISTRY
+    validator: Any = Draft202012Validator(schema, registry=registry)  # its types say less than its manual does
     return validator.iter_errors(input)
 
 

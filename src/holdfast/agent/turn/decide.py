@@ -29,10 +29,12 @@ from holdfast.core.messages import (
     ErrorMessage,
     MessageAbortedError,
     MessageError,
+    OutputFormatJsonSchema,
     Part,
     ReasoningPart,
     RetryPart,
     TextPart,
+    ToolError,
     ToolPart,
     ToolPending,
     ToolRunning,
@@ -47,6 +49,10 @@ from holdfast.core.state import TurnState
 
 DEATHS_MAX: Final = 3
 TRIES_MAX: Final = 5
+STRUCTURED: Final = "StructuredOutput"
+"""The tool by which the model gives an answer in the form that the prompt asks for."""
+MISSES_MAX: Final = 2
+"""So many answers may lack that form, unless the prompt says otherwise."""
 
 
 class Wait(NamedTuple):
@@ -138,6 +144,8 @@ def is_last_step(state: TurnState, info: AssistantMessage) -> bool:
         return not compaction.auto
     rejected = any(entry.reply == "reject" and not entry.message for entry in state.permissions)
     dismissed = any(entry.rejected for entry in state.questions)
+    if form_of(state.user) is not None:
+        return rejected or dismissed or info.structured is not None
     return rejected or dismissed or not wants_more(info)
 
 
@@ -149,6 +157,33 @@ def wants_more(info: AssistantMessage) -> bool:
 def compaction_of(user: WithParts | None) -> CompactionPart | None:
     """The part that makes a prompt a request to summarise the conversation."""
     return next((part for part in user.parts if isinstance(part, CompactionPart)), None) if user else None
+
+
+def form_of(user: WithParts | None) -> OutputFormatJsonSchema | None:
+    """The form that the prompt asks the answer to have."""
+    info = user.info if user is not None else None
+    wanted = info.format if isinstance(info, UserMessage) else None
+    return wanted if isinstance(wanted, OutputFormatJsonSchema) and compaction_of(user) is None else None
+
+
+def misses(state: TurnState, info: AssistantMessage) -> int:
+    """How often the model answered without the form that is asked for. `info` is what its last step came to."""
+    count = 0
+    for step in state.steps:
+        known = info if step.info.id == info.id else assistant(step)
+        if known.parent_id != info.parent_id:
+            continue
+        count += known.finish is not None and not wants_more(known)
+        count += sum(map(_is_miss, step.parts))
+    return count
+
+
+def _is_miss(part: Part) -> bool:
+    match part:
+        case ToolPart(tool=tool, state=ToolError(metadata=metadata)):
+            return tool == STRUCTURED and not (metadata or {}).get("incomplete")  # it was cut off: no answer at all
+        case _:
+            return False
 
 
 def leftovers(parts: Iterable[Part], *, model_done: bool, repeatable: frozenset[str]) -> tuple[Part, ...]:

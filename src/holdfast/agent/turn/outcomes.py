@@ -8,7 +8,16 @@ from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
-from holdfast.agent.turn.decide import assistant, compaction_of, is_last_step, prompt
+from holdfast.agent.turn.decide import (
+    MISSES_MAX,
+    STRUCTURED,
+    assistant,
+    compaction_of,
+    form_of,
+    is_last_step,
+    misses,
+    prompt,
+)
 from holdfast.core.events import (
     Event,
     MessageUpdated,
@@ -40,8 +49,11 @@ from holdfast.core.messages import (
     RetryTime,
     StepFinishPart,
     StepStartPart,
+    StructuredOutputError,
+    StructuredOutputErrorData,
     SubtaskPart,
     TextPart,
+    ToolCompleted,
     ToolError,
     ToolPart,
     ToolPending,
@@ -281,6 +293,7 @@ def finish_step(
     """Close a step whose tools are over, and the turn with it unless something is left to do in it."""
     active = state.turns.active
     assert active is not None
+    info = _in_form(state, info)
     session_id = info.session_id
     finish = StepFinishPart(
         id=stamp.new_id("prt"),
@@ -303,8 +316,27 @@ def finish_step(
     if info.summary:
         events.append(SessionCompacted(session_id=session_id))
     if is_last_step(state, info):
-        events += end_turn(get, session_id, active.message_id, "completed")
+        outcome = "completed" if info.error is None else "failed"
+        events += end_turn(get, session_id, active.message_id, outcome)
     return events
+
+
+def _in_form(state: TurnState, info: AssistantMessage) -> AssistantMessage:
+    """With the answer in the form that is asked for, if the step gave it; with the error, if it was the last that could."""
+    form = form_of(state.user)
+    if form is None or info.error is not None:
+        return info
+    for part in state.steps[-1].parts:
+        if isinstance(part, ToolPart) and part.tool == STRUCTURED and isinstance(part.state, ToolCompleted):
+            return replace(info, structured=part.state.input)
+    allowed = form.retry_count if form.retry_count is not None else MISSES_MAX
+    missed = misses(state, info)
+    if missed <= allowed:
+        return info
+    data = StructuredOutputErrorData(
+        message="The model gave no answer in the form that was asked for.", retries=allowed
+    )
+    return replace(info, error=StructuredOutputError(data=data))
 
 
 def _patch(info: AssistantMessage, changes: Changes, stamp: Stamp) -> list[Event]:
