@@ -36,6 +36,11 @@ class EventService:
         self._store = store
         self._clock = clock
 
+    async def closed(self) -> None:
+        """Return when the store closes, as the server stops: then every subscription ends, also one that nothing is told."""
+        async for _ in self._store.subscribe(DirectoryScope("")):
+            pass
+
     async def open(self, scope: Scope, after: Offset | None) -> Feed:
         """Raises NotFound for a session that never existed. An offset beyond the end of the log is none of this log's (it
         was restored from an older copy, say): whoever comes with one is given the present state."""

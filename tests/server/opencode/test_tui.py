@@ -123,3 +123,13 @@ async def test_a_program_in_place_of_a_tui_is_handed_the_next_request(server: Se
 
     assert [task.result().json() for task in waiting] == [{"path": "/tui/append-prompt", "body": {"text": "hey"}}] * 2
     assert (await ask(server, "control/response", {"any": ["thing"]})).json() is True
+
+
+async def test_who_waits_for_a_request_is_told_when_the_server_stops(server: Server):
+    waiting = asyncio.create_task(server.api.get("/tui/control/next"))
+    await server.api.get("/global/health")
+    await server.application.stop()
+    answer = await waiting
+
+    assert answer.status_code == 503
+    assert "stopping" in answer.json()["data"]["message"]

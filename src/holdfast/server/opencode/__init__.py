@@ -52,7 +52,7 @@ def typed_routes(services: Services, streams: EventStreams) -> Sequence[HTTPRout
         *mcp_routes(services.mcp),
         *experimental_routes(services.offers, services.sessions),
         *upkeep_routes(),
-        *tui_routes(services.sessions, TuiControl(streams.announce)),
+        *tui_routes(services.sessions, TuiControl(streams.announce, services.events.closed)),
         *sync_routes(services.sync),
         *worktree_routes(services.worktrees, services.instances),
         *second_api_routes(services.offers),

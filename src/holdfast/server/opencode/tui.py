@@ -3,7 +3,7 @@ about a session, and whoever is not there does not hear of it.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -185,10 +185,11 @@ def _command(control: "TuiControl", path: str, command: str, summary: str) -> An
 
 
 class TuiControl:
-    """Tells TUIs, and whoever waits in a TUI's place."""
+    """Tells TUIs, and whoever waits in a TUI's place. `closed` returns when the server stops."""
 
-    def __init__(self, announce: Announce) -> None:
+    def __init__(self, announce: Announce, closed: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._announce = announce
+        self._closed = closed
         self._waiting: dict[str, list[asyncio.Future[TuiRequest]]] = {}
 
     def tell(self, directory: str, path: str, event: TuiEvent) -> None:
@@ -203,17 +204,22 @@ class TuiControl:
                 waiting.set_result(TuiRequest(path=path, body=body))
 
     async def next(self, directory: str) -> TuiRequest:
-        """Raises Unavailable if nothing is asked for a while, so that nobody waits for ever."""
+        """Raises Unavailable if nothing is asked for a while, so that nobody waits for ever, or if the server stops."""
         waiting = self._waiting.setdefault(directory, [])
         if len(waiting) >= _WAITING_MAX:
             raise Unavailable("Too many already wait for the next request.")
         request: asyncio.Future[TuiRequest] = asyncio.get_running_loop().create_future()
         waiting.append(request)
+        closed = asyncio.create_task(self._closed())
         try:
-            return await asyncio.wait_for(request, _WAIT_SECONDS)
-        except TimeoutError:
-            raise Unavailable(f"Nothing was asked for {_WAIT_SECONDS:.0f} seconds.", hint="Ask again.") from None
+            await asyncio.wait((request, closed), timeout=_WAIT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if request.done():
+                return request.result()
+            if closed.done():
+                raise Unavailable("The server is stopping.", hint="Ask again when it is back.")
+            raise Unavailable(f"Nothing was asked for {_WAIT_SECONDS:.0f} seconds.", hint="Ask again.")
         finally:
+            closed.cancel()
             if request in waiting:
                 waiting.remove(request)
 
