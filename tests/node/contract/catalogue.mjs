@@ -14,6 +14,16 @@ export async function offers(t) {
   await t.call("skills", (c) => c.app.skills())
 }
 
+export async function projects(t) {
+  const { id: projectID } = await t.call("current", (c) => c.project.current())
+  await t.call("update", (c) => c.project.update({ projectID, name: "Sample", commands: { start: "make" } }))
+  await t.call("updateIcon", (c) => c.project.update({ projectID, icon: { color: "blue" } }))
+  await t.call("updated", (c) => c.project.current())
+  await t.call("updateNothing", (c) => c.project.update({ projectID }))
+  await t.call("updateNone", (c) => c.project.update({ projectID: "none", name: "x" }))
+  await t.quiet()
+}
+
 export async function languages(t) {
   await t.call("servers", (c) => c.lsp.status())
   await t.call("formatters", (c) => c.formatter.status())
