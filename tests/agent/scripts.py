@@ -157,6 +157,7 @@ class World:
         self._room = room
         self._prepared = False
         self.steps: int | None = None
+        self.pruning = False
         self.title_provider: Provider | None = None
         self.tree: WorkTree | None = None
 
@@ -171,6 +172,9 @@ class World:
 
     def tools(self, session: Session, user: UserMessage) -> ToolBox:
         return self._tools
+
+    def prunes(self, session: Session) -> bool:
+        return self.pruning
 
     def steps_max(self, session: Session, user: UserMessage) -> int | None:
         return self.steps

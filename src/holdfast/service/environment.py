@@ -123,6 +123,11 @@ class InstanceEnvironment:
         answers = (StructuredOutput(schema),) if isinstance(schema, dict) else ()
         return ToolBox((*(tool for tool in (*self._tools.values(), *foreign) if is_wanted(tool.id)), *answers))
 
+    def prunes(self, session: Session) -> bool:
+        instance = self._instances.opened(session.directory)
+        settings = instance.config.compaction if instance is not None else None
+        return settings is not None and settings.prune is True
+
     def steps_max(self, session: Session, user: UserMessage) -> int | None:
         instance = self._instances.opened(session.directory)
         agent = instance.agents.get(user.agent) if instance is not None else None

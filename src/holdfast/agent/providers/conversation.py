@@ -203,7 +203,7 @@ def _output(part: ToolPart) -> ToolOutput:
     match part.state:
         case ToolCompleted(output=output, attachments=attachments, time=time):
             if time.compacted:
-                output = "(Old output, left out.)"
+                return ToolOutput(call_id=part.call_id, name=part.tool, output="(Old output, left out.)")
             files = tuple(
                 Attachment(mime=file.mime, url=file.url, filename=file.filename) for file in attachments or ()
             )

@@ -56,6 +56,10 @@ class Environment(Protocol):
         """What the LLM may call in this turn."""
         ...
 
+    def prunes(self, session: Session) -> bool:
+        """Whether the LLM shall not see old output of tools for ever."""
+        ...
+
     def steps_max(self, session: Session, user: UserMessage) -> int | None:
         """How many steps the agent may take in a turn; None if as many as it needs."""
         ...

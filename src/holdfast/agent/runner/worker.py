@@ -22,6 +22,7 @@ from holdfast.agent.runner.environment import Environment, with_settings
 from holdfast.agent.runner.history import since_summary, tokens_in_use
 from holdfast.agent.runner.host import Subagents, abort_children
 from holdfast.agent.runner.output import ModelOutput
+from holdfast.agent.runner.pruning import pruned
 from holdfast.agent.runner.recorder import Recorder
 from holdfast.agent.runner.session_log import SessionLog
 from holdfast.agent.runner.titles import is_unnamed, name_session
@@ -194,7 +195,8 @@ class Worker:
                 assert_never(step)
 
     async def _take_up(self, state: TurnState, message_id: str) -> None:
-        await self._log.append(turn.take_up(state, message_id))
+        old = await pruned(self._log) if self._environment.prunes(state.session) else []
+        await self._log.append([*turn.take_up(state, message_id), *old])
         self._mine = message_id
         if is_unnamed(state.session) and state.user is not None:
             self._beside(name_session(self._log, state, self._environment))
