@@ -9,6 +9,7 @@ from holdfast.agent import turn
 from holdfast.core import events as e
 from holdfast.core.fold import Fold
 from holdfast.core.messages import (
+    ASKING,
     APIError,
     APIErrorData,
     AssistantMessage,
@@ -17,6 +18,7 @@ from holdfast.core.messages import (
     TextPart,
     ToolError,
     ToolPart,
+    ToolRunning,
 )
 from holdfast.core.session import BUSY, IDLE, CacheTokens, StatusRetry, Tokens
 from holdfast.core.state import TurnState
@@ -104,6 +106,13 @@ def test_a_tool_found_running_gets_an_unknown_outcome_and_does_not_run_again():
 def test_a_read_only_tool_found_running_is_run_again():
     running = s.tool("prt_t", "running", name="read")
     assert turn.RunTools((running,)) == decide(in_step(running, finish="tool-calls").turn_state())
+
+
+def test_a_call_that_waits_for_permission_did_not_begin_whatever_clients_are_shown():
+    running = s.tool("prt_t", "running")
+    assert isinstance(running.state, ToolRunning)
+    call = replace(running, state=replace(running.state, metadata={ASKING: True}))
+    assert turn.RunTools((call,)) == decide(in_step(call, finish="tool-calls").turn_state())
 
 
 def test_calls_run_only_after_the_model_finished_its_message():

@@ -101,6 +101,19 @@ class Answered:
         return f"{len(self._expected)} tokens without {WORKING!r}"
 
 
+class InTheDialog:
+    """The question says what is asked for, not only the conversation above it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __call__(self, screen: str) -> bool:
+        return self._text in screen.partition(PERMISSION)[2]
+
+    def __repr__(self) -> str:
+        return f"{self._text!r} below {PERMISSION!r}"
+
+
 async def test_it_starts_sends_a_prompt_and_shows_the_answer(person: Person) -> None:
     await person.says("hello [[tokens=20]] [[delay=20]]")
     screen = await person.sees(Answered(tokens=20))
@@ -122,6 +135,7 @@ async def test_a_command_runs_once_it_is_allowed(person: Person) -> None:
     await person.says(f"go {bash('echo made-$((1+1))')} [[tokens=3]]")
     screen = await person.sees(PERMISSION)
     assert "made-2" not in screen
+    await person.sees(InTheDialog("$ echo made-$((1+1))"))
     await person.sees("Allow once")
     person.presses(ENTER)
     screen = await person.sees(Answered(tokens=3))

@@ -4,7 +4,7 @@ A message is `info` plus an ordered list of parts. One step of the model is one 
 answer one user message (`parent_id`).
 """
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -250,6 +250,11 @@ class FilePart(Wire, tag_field="type", tag="file"):
     source: FilePartSource | None = None
 
 
+ASKING: Final = "asking"
+"""Key in the metadata of a call that waits for the user's permission. It is shown as running then, because clients show the input
+of a call that is not pending beside their question; but nothing of it was done."""
+
+
 class ToolPending(Wire, tag_field="status", tag="pending"):
     """The model is still writing the call, or wrote it and the tool has not started. `raw` is its JSON so far."""
 
@@ -421,6 +426,15 @@ def is_open(part: Part) -> bool:
             return time.end is None
         case ToolPart(state=state):
             return isinstance(state, ToolPending | ToolRunning)
+        case _:
+            return False
+
+
+def has_begun(part: Part) -> bool:
+    """True for a call that is running; not while the user is asked whether it may (`ASKING`)."""
+    match part:
+        case ToolPart(state=ToolRunning(metadata=metadata)):
+            return not (metadata or {}).get(ASKING)
         case _:
             return False
 

@@ -24,6 +24,7 @@ from holdfast.agent.turn.outcomes import BY_USER
 from holdfast.core.errors import HoldfastError
 from holdfast.core.events import PartUpdated, PermissionAsked, PermissionReplied
 from holdfast.core.messages import (
+    ASKING,
     ToolCompleted,
     ToolError,
     ToolPart,
@@ -31,6 +32,7 @@ from holdfast.core.messages import (
     ToolRunning,
     ToolTime,
     ToolTimeStart,
+    has_begun,
 )
 from holdfast.core.permissions import PermissionRule, ToolReference
 from holdfast.core.state import PermissionEntry, TurnState
@@ -92,9 +94,9 @@ class ToolCalls:
             host=Host(self._log, part, state, self._environment, self._subagents, call.note),
             recorded=call.recorded,
         )
-        if not isinstance(part.state, ToolRunning):
+        if not has_begun(part):
             if not (part.metadata or {}).get(BY_USER):
-                await self._allow(state, part, [*await tool.asks(part.state.input, context), *_loop(state, part)])
+                await self._allow(state, call, [*await tool.asks(part.state.input, context), *_loop(state, part)])
             await call.begin()
         result = await tool.run(part.state.input, context)
         return ToolCompleted(
@@ -108,16 +110,17 @@ class ToolCalls:
 
     # --- permission --------------------------------------------------------------------------------------------
 
-    async def _allow(self, state: TurnState, part: ToolPart, asks: Sequence[Ask]) -> None:
+    async def _allow(self, state: TurnState, call: "_Call", asks: Sequence[Ask]) -> None:
         """Return once everything is allowed; ask the user where no rule decides. Raises ToolFailure if it is not."""
         for ask in asks:
             if not ask.patterns:
                 continue
-            while not await self._is_allowed(state, part, ask):
+            while not await self._is_allowed(state, call, ask):
                 pass
 
-    async def _is_allowed(self, state: TurnState, part: ToolPart, ask: Ask) -> bool:
+    async def _is_allowed(self, state: TurnState, call: "_Call", ask: Ask) -> bool:
         """One look at rules and replies; returns after the next reply if the answer is still open."""
+        part = call.part
         reply = self._log.next_reply()
         rules = await self._rules(state)
         entry = _entry((await self._log.state()).permissions, part, ask)
@@ -134,7 +137,7 @@ class ToolCalls:
         if decided == "deny":
             raise ToolFailure(f"A rule of the user forbids this: {ask.permission} on {', '.join(ask.patterns)}.")
         if entry is None:
-            await self._log.append([_asked(part, ask, self._log.new_id("per"))])
+            await self._log.append([_asked(part, ask, self._log.new_id("per")), call.asking()])
         await reply.wait()
         return False
 
@@ -156,8 +159,8 @@ class _Call:
     """What is recorded of one call while it runs."""
 
     def __init__(self, part: ToolPart, record: SessionLog) -> None:
-        before = part.state if isinstance(part.state, ToolRunning) else None
-        self._part = part
+        before = part.state if isinstance(part.state, ToolRunning) and has_begun(part) else None
+        self.part = part
         self._log = record
         self._title: str | None = before.title if before else None
         self.recorded: dict[str, Any] = dict(before.metadata or {}) if before else {}
@@ -165,14 +168,19 @@ class _Call:
         self._notes: dict[str, Any] = {}
         self.start = before.time.start if before else record.now_ms()
 
+    def asking(self) -> PartUpdated:
+        """What clients show beside their question. It is recorded with the question, and stands for nothing that was done."""
+        state = ToolRunning(input=self.part.state.input, metadata={ASKING: True}, time=ToolTimeStart(start=self.start))
+        return self._updated(state)
+
     async def begin(self) -> None:
         self.start = self._log.now_ms()
-        await self.update(ToolRunning(input=self._part.state.input, time=ToolTimeStart(start=self.start)))
+        await self.update(ToolRunning(input=self.part.state.input, time=ToolTimeStart(start=self.start)))
 
     async def progress(self, title: str | None, metadata: dict[str, Any]) -> None:
         self._title, self._metadata = title, {**self._notes, **metadata}
         time = ToolTimeStart(start=self.start)
-        await self.update(ToolRunning(input=self._part.state.input, title=title, metadata=self._metadata, time=time))
+        await self.update(ToolRunning(input=self.part.state.input, title=title, metadata=self._metadata, time=time))
 
     async def note(self, key: str, value: Any) -> None:
         """Record one fact more, which later progress keeps."""
@@ -180,13 +188,17 @@ class _Call:
         await self.progress(self._title, self._metadata)
 
     async def update(self, state: ToolRunning | ToolCompleted | ToolError) -> None:
-        updated = replace(self._part, state=state)
-        await self._log.append([PartUpdated(session_id=updated.session_id, part=updated, time=self._log.now_ms())])
+        await self._log.append([self._updated(state)])
+
+    def _updated(self, state: ToolRunning | ToolCompleted | ToolError) -> PartUpdated:
+        return PartUpdated(
+            session_id=self.part.session_id, part=replace(self.part, state=state), time=self._log.now_ms()
+        )
 
     def failed(self, message: str, metadata: dict[str, Any] | None = None) -> ToolError:
         time = ToolTime(start=self.start, end=self._log.now_ms())
         shown = metadata if metadata is not None else self._metadata or None
-        return ToolError(input=self._part.state.input, error=message, metadata=shown, time=time)
+        return ToolError(input=self.part.state.input, error=message, metadata=shown, time=time)
 
 
 def _entry(entries: Sequence[PermissionEntry], part: ToolPart, ask: Ask) -> PermissionEntry | None:

@@ -45,8 +45,8 @@ from holdfast.core.messages import (
     TextPart,
     ToolPart,
     ToolPending,
-    ToolRunning,
     WithParts,
+    has_begun,
 )
 from holdfast.core.session import BUSY
 from holdfast.core.state import TurnState
@@ -361,7 +361,7 @@ class Worker:
         """End what running calls left alive. Quick, and harmless when nothing is."""
         tools = self._environment.tools(state.session, turn.prompt(state))
         for part in parts:
-            if isinstance(part, ToolPart) and isinstance(part.state, ToolRunning) and part.tool in tools:
+            if isinstance(part, ToolPart) and has_begun(part) and part.tool in tools:
                 await tools[part.tool].clean_up(part)
 
     async def _suspend(self) -> None:
@@ -376,7 +376,7 @@ class Worker:
             running = [
                 part
                 for part in (state.steps[-1].parts if state.steps else ())
-                if isinstance(part, ToolPart) and isinstance(part.state, ToolRunning) and part.tool not in repeatable
+                if isinstance(part, ToolPart) and has_begun(part) and part.tool not in repeatable
             ]
             events: list[Event] = turn.settled(running, now, tool_error=SERVER_STOPPED)
             await self._log.append([*events, TurnSuspended(session_id=self._session_id, message_id=active.message_id)])
@@ -449,7 +449,7 @@ def _words(message: WithParts) -> str:
 
 def _has_running(state: TurnState) -> bool:
     parts = state.steps[-1].parts if state.steps else ()
-    return any(isinstance(part, ToolPart) and isinstance(part.state, ToolRunning) for part in parts)
+    return any(has_begun(part) for part in parts)
 
 
 def _begins_change(event: Event) -> bool:

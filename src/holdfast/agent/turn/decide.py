@@ -36,12 +36,11 @@ from holdfast.core.messages import (
     TextPart,
     ToolError,
     ToolPart,
-    ToolPending,
-    ToolRunning,
     UnknownError,
     UnknownErrorData,
     UserMessage,
     WithParts,
+    has_begun,
     is_open,
 )
 from holdfast.core.session import StatusRetry
@@ -195,10 +194,10 @@ def _is_left_over(part: Part, model_done: bool, repeatable: frozenset[str]) -> b
     match part:
         case TextPart() | ReasoningPart():
             return is_open(part) and model_done
-        case ToolPart(tool=tool, state=ToolRunning()):
+        case ToolPart(tool=tool) if has_begun(part):
             return tool not in repeatable
-        case ToolPart(state=ToolPending()):
-            return not model_done
+        case ToolPart():
+            return is_open(part) and not model_done
         case _:
             return False
 

@@ -35,6 +35,7 @@ from holdfast.core.events import (
 )
 from holdfast.core.ids import Prefix
 from holdfast.core.messages import (
+    ASKING,
     APIError,
     AssistantMessage,
     AssistantTime,
@@ -247,7 +248,10 @@ def settle(part: Part, now: int, *, tool_error: str | None = None) -> Part:
             state = ToolError(
                 input=input,
                 error=tool_error or OUTCOME_UNKNOWN,
-                metadata={**(metadata or {}), "interrupted": True},
+                metadata={
+                    **{key: value for key, value in (metadata or {}).items() if key != ASKING},
+                    "interrupted": True,
+                },
                 time=ToolTime(start=time.start, end=now),
             )
             return replace(part, state=state)

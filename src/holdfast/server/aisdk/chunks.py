@@ -37,6 +37,7 @@ from holdfast.core.messages import (
     ToolPart,
     ToolPending,
     ToolRunning,
+    has_begun,
     is_open,
     is_terminal,
 )
@@ -258,7 +259,7 @@ class ChunkMaker:
         self._tools[part.id] = part
         chunks = [*self._begin_step(part.message_id), _input(part)] if known is None else []
         match state:
-            case ToolRunning(title=title, metadata=metadata) if metadata:
+            case ToolRunning(title=title, metadata=metadata) if metadata and has_begun(part):
                 output: dict[str, Any] = {
                     "title": title or "",
                     "output": metadata.get("output", ""),
