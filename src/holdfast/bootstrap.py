@@ -39,6 +39,7 @@ from holdfast.service.config_changes import ConfigChanges
 from holdfast.service.credentials import Credentials
 from holdfast.service.environment import InstanceEnvironment
 from holdfast.service.instances import Instances
+from holdfast.service.lsp import LspService
 from holdfast.service.mcp import McpService
 from holdfast.service.mcp_grants import SealedGrants
 from holdfast.service.offers import OfferService
@@ -132,7 +133,13 @@ class Application:
         tools = built_in(processes, configuration=own_configuration, home=settings.home)
         grants = SealedGrants(settings.data / "mcp-auth.json" if settings.data is not None else None, seal)
         mcp = McpService(processes, clock=clock, grants=grants)
-        instances.disposed = mcp.dispose
+        lsp = LspService(processes, clock=clock)
+
+        def disposed(directory: str) -> None:
+            mcp.dispose(directory)
+            lsp.dispose(directory)
+
+        instances.disposed = disposed
         environment = InstanceEnvironment(
             instances,
             tools=tools,
@@ -166,6 +173,7 @@ class Application:
             ),
             ptys=PtyService(processes, clock=clock, environ=settings.environ),
             mcp=mcp,
+            lsp=lsp,
             offers=OfferService(tools, own_configuration, settings.home),
             config_changes=ConfigChanges(configuration, str(settings.directory)),
             lines=CommandLines(processes),
@@ -236,7 +244,7 @@ class Application:
         self.services.turns.stop()
         await self.streams.stop()
         await self.subscriptions.stop()
-        await asyncio.gather(self.services.ptys.close(), self.services.mcp.close())
+        await asyncio.gather(self.services.ptys.close(), self.services.mcp.close(), self.services.lsp.close())
         await self.store.close()
         await self._processes.close()
         await self._connections.close()

@@ -113,6 +113,15 @@ class Symbol(Wire):
     location: SymbolLocation
 
 
+class LanguageServerStatus(Wire):
+    """`root` is relative to the directory, "" for the directory itself."""
+
+    id: str
+    name: str
+    root: str
+    status: Literal["connected", "error"]
+
+
 # --- version control --------------------------------------------------------------------------------------------
 
 

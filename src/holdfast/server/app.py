@@ -61,6 +61,7 @@ def create_app(services: Services, stream_face: StreamFace, options: ServerOptio
     )
     services.ptys.announce = streams.announce_event
     services.mcp.announce = streams.announce_event
+    services.lsp.announce = streams.announce_event
     services.worktrees.announce = streams.announce
     handlers = [*typed_routes(services, streams), *chat_routes(services)]
     providers: dict[str, Provider] = {

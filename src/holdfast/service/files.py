@@ -26,7 +26,6 @@ from holdfast.core.workspace import (
     FileNode,
     FilePatch,
     PatchHunk,
-    Symbol,
     TextMatch,
 )
 from holdfast.service.vcs import changed_files
@@ -65,10 +64,6 @@ class FileService:
             raise Invalid(f"limit is 1 to {FOUND_MAX_MAX}.", field="limit")
         found = await search.find_files(directory)
         return await asyncio.to_thread(_closest, found.names, query[:_PATH_CHARACTERS_MAX], type, dirs, limit)
-
-    async def find_symbols(self, directory: str, query: str) -> tuple[Symbol, ...]:
-        """Asks the language servers of the project. None is ever configured: they are a later addition."""
-        return ()
 
     async def list(self, directory: str, path: str) -> tuple[FileNode, ...]:
         """The entries of a directory, directories first, then by name; at most ENTRIES_MAX. What is neither a file nor a

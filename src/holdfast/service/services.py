@@ -17,6 +17,7 @@ from holdfast.service.credentials import Credentials
 from holdfast.service.events import EventService
 from holdfast.service.files import FileService
 from holdfast.service.instances import Instances
+from holdfast.service.lsp import LspService
 from holdfast.service.mcp import McpService
 from holdfast.service.messages import MessageService
 from holdfast.service.offers import OfferService
@@ -51,6 +52,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     vcs: VcsService
     ptys: PtyService
     mcp: McpService
+    lsp: LspService
     offers: OfferService
     config_changes: ConfigChanges
     credentials: Credentials
@@ -69,6 +71,7 @@ def make_services(
     locations: Locations,
     ptys: PtyService,
     mcp: McpService,
+    lsp: LspService,
     offers: OfferService,
     config_changes: ConfigChanges,
     lines: CommandLines,
@@ -123,6 +126,7 @@ def make_services(
         vcs=VcsService(),
         ptys=ptys,
         mcp=mcp,
+        lsp=lsp,
         offers=offers,
         config_changes=config_changes,
         credentials=credentials,

@@ -44,8 +44,9 @@ from holdfast.agent.mcp.base import (
     ServerFailed,
     SessionLost,
 )
-from holdfast.agent.mcp.local import LastWords, Streams, local_streams
+from holdfast.agent.mcp.local import Streams, local_streams
 from holdfast.agent.mcp.remote import over_sse, over_streamable_http
+from holdfast.agent.tools.conversations import LastWords
 from holdfast.agent.tools.processes import Processes
 from holdfast.core.config import McpConfig
 

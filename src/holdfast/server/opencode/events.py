@@ -37,6 +37,7 @@ from holdfast.server.errors import NamedError
 from holdfast.server.opencode.parameters import DirectoryHeader, DirectoryQuery, decoded
 from holdfast.service.events import EventService, Feed
 from holdfast.service.instances import Instances
+from holdfast.service.lsp import LspUpdated
 from holdfast.service.mcp import McpEvent
 from holdfast.service.pty import PtyEvent
 from holdfast.service.sessions import check_session_id
@@ -152,8 +153,8 @@ class EventStreams:
             if connection.about in (ALL, DirectoryScope(directory)):
                 self._tell(connection, data, directory, instance.place.id if instance else "")
 
-    def announce_event(self, directory: str, event: PtyEvent | McpEvent) -> None:
-        """Tell those who follow the directory what happened to a terminal or an MCP server."""
+    def announce_event(self, directory: str, event: PtyEvent | McpEvent | LspUpdated) -> None:
+        """Tell those who follow the directory what happened to a terminal, an MCP server or a language server."""
         self.announce(directory, event.type, to_json(event))
 
     def _tell(self, connection: "_Connection", event: bytes, directory: str = "", project_id: str = "") -> None:

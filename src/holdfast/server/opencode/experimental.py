@@ -1,6 +1,6 @@
 """What clients ask for before they use something newer: tools, skills, what of the newest there is here.
 
-Of console accounts and remote workspaces there are none; language servers and formatters are not run.
+Of console accounts and remote workspaces there are none; formatters are not run.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,11 @@ from litestar.params import QueryParameter
 
 from holdfast.core.catalogue import SkillInfo, ToolInfo
 from holdfast.core.wire import Wire
+from holdfast.core.workspace import LanguageServerStatus
 from holdfast.server.bodies import answer
 from holdfast.server.opencode.parameters import InstanceOfRequest, SessionId, documented
 from holdfast.server.opencode.sessions import NO_SESSION
+from holdfast.service.lsp import LspService
 from holdfast.service.offers import OfferService
 from holdfast.service.sessions import SessionService
 
@@ -64,20 +66,13 @@ class WorkspaceAdapter(Wire):
     description: str
 
 
-class LanguageServer(Wire):
-    id: str
-    name: str
-    root: str
-    status: Literal["connected", "error"]
-
-
 class Formatter(Wire):
     name: str
     extensions: tuple[str, ...]
     enabled: bool
 
 
-def experimental_routes(offers: OfferService, sessions: SessionService) -> Sequence[HTTPRouteHandler]:
+def experimental_routes(offers: OfferService, sessions: SessionService, lsp: LspService) -> Sequence[HTTPRouteHandler]:
     @get("/skill", summary="Skills", **documented(list[SkillInfo]))
     async def skills(instance: InstanceOfRequest) -> Response[bytes]:
         return answer(await offers.skills(instance))
@@ -110,9 +105,9 @@ def experimental_routes(offers: OfferService, sessions: SessionService) -> Seque
     async def console_orgs(instance: InstanceOfRequest) -> Response[bytes]:
         return answer(ConsoleOrgs(orgs=()))
 
-    @get("/lsp", summary="Language servers that run: none", **documented(list[LanguageServer]))
+    @get("/lsp", summary="Language servers that were asked", **documented(list[LanguageServerStatus]))
     async def language_servers(instance: InstanceOfRequest) -> Response[bytes]:
-        return answer(())
+        return answer(lsp.status(instance))
 
     @get("/formatter", summary="Formatters: none", **documented(list[Formatter]))
     async def formatters(instance: InstanceOfRequest) -> Response[bytes]:

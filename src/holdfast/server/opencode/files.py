@@ -11,12 +11,13 @@ from holdfast.core.workspace import FileChange, FileContent, FileNode, Symbol, T
 from holdfast.server.bodies import answer
 from holdfast.server.opencode.parameters import InstanceOfRequest, documented
 from holdfast.service.files import FOUND_MAX, FOUND_MAX_MAX, FileService, FileType
+from holdfast.service.lsp import LspService
 
 PathQuery = Annotated[str, QueryParameter(name="path", description="Relative to the project directory, and inside it.")]
 QueryQuery = Annotated[str, QueryParameter(name="query")]
 
 
-def file_routes(files: FileService) -> Sequence[HTTPRouteHandler]:
+def file_routes(files: FileService, lsp: LspService) -> Sequence[HTTPRouteHandler]:
     @get(
         "/find",
         summary="Lines that match a regular expression",
@@ -45,10 +46,10 @@ def file_routes(files: FileService) -> Sequence[HTTPRouteHandler]:
     @get(
         "/find/symbol",
         summary="Names in the code",
-        **documented(list[Symbol], "Empty: no language server is asked yet."),
+        **documented(list[Symbol], "At most ten of each language server that is configured."),
     )
     async def find_symbols(instance: InstanceOfRequest, wanted: QueryQuery) -> Response[bytes]:
-        return answer(await files.find_symbols(instance.directory, wanted))
+        return answer(await lsp.find_symbols(instance, wanted))
 
     @get("/file", summary="Entries of a directory", **documented(list[FileNode], missing="There is no such directory."))
     async def list_files(instance: InstanceOfRequest, path: PathQuery) -> Response[bytes]:

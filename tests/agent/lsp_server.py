@@ -1,0 +1,131 @@
+"""A language server that does what it is told: `python lsp_server.py LOG [silent|refusing]`.
+
+What it does is written to the file LOG, a line each; a query says what else it does. Only the standard library is used: it
+starts in no time."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+INITIALIZED: dict[str, Any] = {}
+
+
+def write(content: bytes) -> None:
+    sys.stdout.buffer.write(b"Content-Length: %d\r\n\r\n%s" % (len(content), content))
+    sys.stdout.buffer.flush()
+
+
+def send(**message: Any) -> None:
+    write(json.dumps({"jsonrpc": "2.0", **message}).encode())
+
+
+def read() -> dict[str, Any] | None:
+    length = 0
+    while line := sys.stdin.buffer.readline().strip():
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            length = int(value)
+    return json.loads(sys.stdin.buffer.read(length)) if length else None
+
+
+def note(line: str) -> None:
+    with open(sys.argv[1], "a") as file:
+        file.write(line + "\n")
+
+
+def symbol(name: str, kind: int = 12, **location: Any) -> dict[str, Any]:
+    range = {"start": {"line": 1, "character": 2}, "end": {"line": 1, "character": 9}}
+    location = {"uri": "file:///project/a.py", "range": range, **location}
+    return {"name": name, "kind": kind, "location": location, "containerName": "somewhere"}
+
+
+def ask(method: str, params: Any) -> Any:
+    send(id="q", method=method, params=params)
+    while (message := read()) is not None:
+        if message.get("id") == "q" and "method" not in message:
+            return message.get("result", message.get("error", {}).get("code"))
+    return None
+
+
+def find(id: Any, query: str) -> None:
+    note(f"find {query}")
+    match query:
+        case "die":
+            sys.stderr.write("I die of it, my token is s3cr3t-token\n")
+            sys.stderr.flush()
+            os._exit(7)
+        case "hang":
+            return
+        case "hang and read nothing":
+            sys.stdin.buffer.close()
+            return
+        case "garbage":
+            print("no language server says this\r\n\r\n", flush=True)
+        case "no JSON":
+            write(b"[1, 2")
+        case "huge":
+            write(b'"' + b"x" * (9 << 20) + b'"')
+        case "flood":
+            while True:
+                send(method="window/logMessage", params={"type": 3, "message": "never stops"})
+        case "demanding":
+            while True:
+                send(id=1, method="workspace/configuration", params={"items": [{}] * 900})
+        case "refuse":
+            send(id=id, error={"code": -32603, "message": "No Project"})
+        case "odd":
+            names = [symbol("a field", 8), {"name": "no place", "kind": 12}, 7, symbol("nowhere", range=None)]
+            send(id=id, result=[*names, symbol("negative", -1), symbol("huge", 10**30), symbol("the one")])
+        case "many":
+            send(id=id, result=[symbol(f"name {number}") for number in range(1000)])
+        case "nothing":
+            send(id=id, result=None)
+        case "environment":
+            send(id=id, result=[symbol(f"{name}={value}") for name, value in os.environ.items() if name in WANTED])
+        case "ask":
+            sections = ["a.b", "a.none.c", None]
+            answers = [
+                ask("workspace/configuration", {"items": [{"section": section} for section in sections]}),
+                ask("workspace/workspaceFolders", None),
+                ask("client/registerCapability", {"registrations": []}),
+                ask("workspace/applyEdit", {"edit": {}}),
+                ask("holdfast/unheardOf", {}),
+                INITIALIZED["initializationOptions"],
+            ]
+            send(id=id, result=[symbol(json.dumps(answer)) for answer in answers])
+        case "child":
+            child = subprocess.Popen(["sleep", "600"], start_new_session=True, stdin=subprocess.DEVNULL)
+            send(id=id, result=[symbol(f"{os.getpid()} {child.pid}")])
+        case _:
+            send(id=id, result=[symbol(query)])
+
+
+WANTED = {"GIVEN", "OPENCODE_SERVER_PASSWORD", "ANTHROPIC_API_KEY", "HOLDFAST_AUTH_KEY"}
+
+
+def main() -> None:
+    note("start")
+    while (message := read()) is not None:
+        note(message.get("method", "answer"))
+        match message.get("method"):
+            case "initialize" if "silent" not in sys.argv:
+                INITIALIZED.update(message["params"])
+                if "refusing" in sys.argv:
+                    send(id=message["id"], error={"code": 1, "message": "not today"})
+                else:
+                    send(id=message["id"], result={"capabilities": {"workspaceSymbolProvider": True}})
+            case "workspace/symbol":
+                find(message["id"], message["params"]["query"])
+            case "shutdown":
+                send(id=message["id"], result=None)
+            case "exit":
+                break
+            case _:
+                pass
+    note("end")
+
+
+if __name__ == "__main__":
+    main()
