@@ -453,7 +453,7 @@ async def test_the_llm_is_told_what_we_say_and_nothing_else(format: Format):
     assert texts == ["hi", "Be brief."] or texts == ["Be brief.", "hi"]
 
 
-async def told_again(format: Format) -> tuple[dict[str, Any], list[Chunk]]:
+async def told_again(format: Format, **request: Any) -> tuple[dict[str, Any], list[Chunk]]:
     """A second request, after the tools ran: its body, and what was said before."""
     said, _ = await ask(format, streams(format.calls))
     metadata: dict[str | int | None, dict[str, Any]] = {}
@@ -479,7 +479,7 @@ async def told_again(format: Format) -> tuple[dict[str, Any], list[Chunk]]:
         ToolOutput(call_id=second, name="read", output="No such file.", is_error=True, attachments=(image,)),
         UserTurn(text="And now?"),
     )
-    _, body = await sent(format, msgspec.structs.replace(PROMPT, conversation=conversation))
+    _, body = await sent(format, msgspec.structs.replace(PROMPT, conversation=conversation, **request))
     return body, said
 
 
@@ -493,6 +493,12 @@ async def test_a_conversation_with_calls_and_files_is_told_whole(format: Format)
     for id, _, _ in calls(said):
         assert text.count(f'"{id}"') == 2, "a call and its output"
     assert (THOUGHT in text) == format.keeps
+
+
+async def test_a_summary_of_calls_lists_their_tools_where_the_provider_insists_and_lets_none_be_called():
+    body, _ = await told_again(ANTHROPIC, tools=())
+
+    assert ([tool["name"] for tool in body["tools"]], body["tool_choice"]["type"]) == (["read"], "none")
 
 
 async def test_anthropic_gets_its_signed_reasoning_back_before_what_it_led_to():

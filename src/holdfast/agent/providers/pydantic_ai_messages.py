@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 from pydantic_ai import messages as ai
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.tools import ToolDefinition
@@ -30,6 +31,7 @@ from holdfast.agent.providers.base import (
     ToolCall,
     ToolCallChunk,
     ToolOutput,
+    ToolSpec,
     UserTurn,
 )
 from holdfast.agent.providers.chat_completions import new_call_id
@@ -37,6 +39,16 @@ from holdfast.core.catalogue import Model
 from holdfast.core.session import CacheTokens, Tokens
 
 # --- what is asked ----------------------------------------------------------------------------------------------
+
+
+def with_called_tools(request: ModelRequest) -> ModelRequest:
+    """A request to summarise offers no tools, but its conversation may have calls, and Anthropic and Bedrock refuse calls of
+    tools that are not listed. So they are listed, and not to be called."""
+    called = {call.name for item in request.conversation if isinstance(item, AssistantTurn) for call in item.calls}
+    if request.tools or not called:
+        return request
+    tools = tuple(ToolSpec(name, "Not to be called any more.", {"type": "object"}) for name in sorted(called))
+    return replace(request, tools=tools, tool_choice="none")
 
 
 def parameters_of(request: ModelRequest) -> ModelRequestParameters:

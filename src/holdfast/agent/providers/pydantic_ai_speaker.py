@@ -33,7 +33,14 @@ from holdfast.agent.providers.connections import Connections
 from holdfast.agent.providers.failures import error_in_stream, redactor, refusal, secrets_of
 from holdfast.agent.providers.limits import TOO_LONG, limits_of, silent_for
 from holdfast.agent.providers.pydantic_ai_http import Exchange, Refused
-from holdfast.agent.providers.pydantic_ai_messages import REASONS, StreamReader, messages_of, parameters_of, tokens_of
+from holdfast.agent.providers.pydantic_ai_messages import (
+    REASONS,
+    StreamReader,
+    messages_of,
+    parameters_of,
+    tokens_of,
+    with_called_tools,
+)
 from holdfast.agent.providers.pydantic_ai_models import make
 from holdfast.core.catalogue import Model
 from holdfast.core.config import ProviderOptions
@@ -67,6 +74,7 @@ class Speaker:
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Sequence[Chunk], None]:
         made = self._made
+        request = with_called_tools(request)
         deadline = None
         if self._limits.whole_s is not None:
             deadline = asyncio.get_running_loop().time() + self._limits.whole_s
