@@ -26,6 +26,7 @@ from holdfast.agent.runner import Engine
 from holdfast.agent.snapshots import Snapshots
 from holdfast.agent.tools import Processes, built_in
 from holdfast.agent.tools.command_lines import CommandLines
+from holdfast.agent.tools.formatters import Formatters
 from holdfast.core.errors import HoldfastError, StorageError
 from holdfast.core.ids import IdGenerator
 from holdfast.core.store import SessionStore
@@ -38,6 +39,7 @@ from holdfast.service.config import Configuration, config_directory, own_directo
 from holdfast.service.config_changes import ConfigChanges
 from holdfast.service.credentials import Credentials
 from holdfast.service.environment import InstanceEnvironment
+from holdfast.service.formatters import FormatterService
 from holdfast.service.instances import Instances
 from holdfast.service.lsp import LspService
 from holdfast.service.mcp import McpService
@@ -130,7 +132,13 @@ class Application:
         processes = Processes()
         snapshots = Snapshots(settings.data) if settings.data is not None else None
         own_configuration = config_directory(settings.environ, settings.home)
-        tools = built_in(processes, configuration=own_configuration, home=settings.home)
+        formatters = FormatterService(instances)
+        tools = built_in(
+            processes,
+            configuration=own_configuration,
+            home=settings.home,
+            formatters=Formatters(processes, formatters.configured),
+        )
         grants = SealedGrants(settings.data / "mcp-auth.json" if settings.data is not None else None, seal)
         mcp = McpService(processes, clock=clock, grants=grants)
         lsp = LspService(processes, clock=clock)
@@ -174,6 +182,7 @@ class Application:
             ptys=PtyService(processes, clock=clock, environ=settings.environ),
             mcp=mcp,
             lsp=lsp,
+            formatters=formatters,
             offers=OfferService(tools, own_configuration, settings.home),
             config_changes=ConfigChanges(configuration, str(settings.directory)),
             lines=CommandLines(processes),

@@ -8,6 +8,7 @@ from holdfast.agent.tools import Tool
 from holdfast.agent.tools.apply_patch import ApplyPatch
 from holdfast.agent.tools.edit import Edit
 from holdfast.agent.tools.file_edits import FileEdits
+from holdfast.agent.tools.formatters import Formatters
 from holdfast.agent.tools.read import Read
 from holdfast.core.ids import IdGenerator
 from holdfast.core.messages import AssistantMessage, ToolCompleted, ToolError, ToolPart
@@ -147,3 +148,49 @@ def test_edits_killed_at_any_await_happen_once(tmp_path: Path) -> None:
         asyncio.run(story(tmp_path, [steps]))
     for steps in range(1, 60, 7):
         asyncio.run(story(tmp_path, [steps, 12]))
+
+
+class Upper(Formatters):
+    """Changes files as a program would, without one."""
+
+    def __init__(self) -> None: ...
+
+    def take(self, directory: Path, path: str) -> bool:
+        return True
+
+    async def run(self, directory: Path, paths: list[str]) -> None:
+        for path in map(Path, paths):
+            await asyncio.sleep(0)
+            path.write_text(path.read_text().upper())
+            await asyncio.sleep(0)
+
+
+async def formatted_story(directory: Path, lives: list[int]) -> None:
+    path = directory / "a.txt"
+    path.write_text("1\n")
+    script = (
+        Say(calls=(Call("read", {"filePath": str(path)}),)),
+        Say(calls=(Call("edit", {"filePath": str(path), "oldString": "1\n", "newString": "one\n1\n"}),)),
+        Say(words=("Done.",)),
+    )
+    clock = ManualClock()
+    store = MemoryStore(clock.now_ms, IdGenerator(clock.now_ms, os.urandom))
+    await store.append(
+        s.SESSION, [s.created(), s.message(s.user()), s.part(s.prompt_text("prt_u1", "edit")), s.requested()]
+    )
+    edits = FileEdits(Upper())
+    for steps in (*lives, 10_000):
+        await one_life(store, clock, steps, script, Read(), Edit(edits))
+
+    done = [state for state in await states(store) if not (state.metadata or {}).get("incomplete")]
+    assert [type(state) for state in done] == [ToolCompleted] * 2, (lives, done)
+    assert path.read_text() == "ONE\n1\n", lives
+    assert not {"writes", "formatting"} & set(done[1].metadata or {})
+
+
+def test_a_change_killed_while_it_is_formatted_is_made_once_and_formatted(tmp_path: Path) -> None:
+    """Wherever the server is killed, once or twice."""
+    for steps in range(30, 90):
+        asyncio.run(formatted_story(tmp_path, [steps]))
+    for steps in range(40, 90, 5):
+        asyncio.run(formatted_story(tmp_path, [steps, 12]))

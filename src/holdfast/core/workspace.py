@@ -122,6 +122,14 @@ class LanguageServerStatus(Wire):
     status: Literal["connected", "error"]
 
 
+class FormatterStatus(Wire):
+    """`enabled`: its program is there. `extensions` are those of the files that it is for, as `.py`."""
+
+    name: str
+    extensions: tuple[str, ...]
+    enabled: bool
+
+
 # --- version control --------------------------------------------------------------------------------------------
 
 

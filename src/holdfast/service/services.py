@@ -16,6 +16,7 @@ from holdfast.service.config_changes import ConfigChanges
 from holdfast.service.credentials import Credentials
 from holdfast.service.events import EventService
 from holdfast.service.files import FileService
+from holdfast.service.formatters import FormatterService
 from holdfast.service.instances import Instances
 from holdfast.service.lsp import LspService
 from holdfast.service.mcp import McpService
@@ -53,6 +54,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     ptys: PtyService
     mcp: McpService
     lsp: LspService
+    formatters: FormatterService
     offers: OfferService
     config_changes: ConfigChanges
     credentials: Credentials
@@ -72,6 +74,7 @@ def make_services(
     ptys: PtyService,
     mcp: McpService,
     lsp: LspService,
+    formatters: FormatterService,
     offers: OfferService,
     config_changes: ConfigChanges,
     lines: CommandLines,
@@ -127,6 +130,7 @@ def make_services(
         ptys=ptys,
         mcp=mcp,
         lsp=lsp,
+        formatters=formatters,
         offers=offers,
         config_changes=config_changes,
         credentials=credentials,

@@ -7,6 +7,7 @@ from holdfast.agent.tools.base import Progress, Tool, ToolContext, ToolFailure, 
 from holdfast.agent.tools.bash import Bash
 from holdfast.agent.tools.edit import Edit
 from holdfast.agent.tools.file_edits import FileEdits
+from holdfast.agent.tools.formatters import Formatters
 from holdfast.agent.tools.glob import Glob
 from holdfast.agent.tools.grep import Grep
 from holdfast.agent.tools.invalid import Invalid
@@ -24,11 +25,16 @@ from holdfast.agent.tools.write import Write
 
 
 def built_in(
-    processes: Processes, *, shell: str | None = None, configuration: Path | None = None, home: Path | None = None
+    processes: Processes,
+    *,
+    shell: str | None = None,
+    configuration: Path | None = None,
+    home: Path | None = None,
+    formatters: Formatters | None = None,
 ) -> ToolBox:
     """Every tool that comes with Holdfast. `shell` as in `Bash`; `configuration` is the directory of the user's own, `home` that
-    of the user."""
-    edits = FileEdits()
+    of the user; `formatters` bring changed files into shape."""
+    edits = FileEdits(formatters)
     return ToolBox(
         (
             Invalid(),

@@ -9,7 +9,7 @@ from holdfast.agent.permissions import Ask
 from holdfast.agent.tools import patch_text
 from holdfast.agent.tools.base import ToolContext, ToolFailure, ToolResult
 from holdfast.agent.tools.differences import PATCH_BYTES_MAX, difference
-from holdfast.agent.tools.file_edits import Contents, FileEdit, FileEdits, Plan, Planner
+from holdfast.agent.tools.file_edits import Contents, FileEdit, FileEdits, Plan, Planner, formatting_note
 from holdfast.agent.tools.patch_text import AddFile, DeleteFile, Section, UpdateFile
 from holdfast.agent.tools.places import resolved, shown
 from holdfast.agent.tools.source_text import SourceText, encoded
@@ -59,7 +59,7 @@ Changes several files at once: all of them, or, if something does not fit, none.
         files: list[dict[str, Any]] = metadata["files"]
         names = [f"{_LETTERS[file['type']]} {file['relativePath']}" for file in files]
         title = files[0]["relativePath"] if len(files) == 1 else f"{len(files)} files"
-        output = "\n".join(("The patch was applied. Changed files:", *names))
+        output = "\n".join(("The patch was applied. Changed files:", *names)) + formatting_note(metadata)
         return ToolResult(title=title, output=output, metadata={**metadata, "truncated": False})
 
     async def clean_up(self, part: ToolPart) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from holdfast.agent.permissions import Ask
 from holdfast.agent.tools.base import ToolContext, ToolFailure, ToolResult
 from holdfast.agent.tools.differences import difference
-from holdfast.agent.tools.file_edits import Contents, FileEdit, FileEdits, Plan, Planner
+from holdfast.agent.tools.file_edits import Contents, FileEdit, FileEdits, Plan, Planner, formatting_note
 from holdfast.agent.tools.places import resolved, shown
 from holdfast.agent.tools.replacing import replacements
 from holdfast.agent.tools.source_text import SourceText, encoded
@@ -56,7 +56,9 @@ Replaces a piece of text in a file.
         path = resolved(context, input["filePath"])
         metadata = await self._edits.run([input["filePath"]], _planner(input, context), context)
         return ToolResult(
-            title=shown(context, path), output=f"Changed {path}.", metadata={**metadata, "truncated": False}
+            title=shown(context, path),
+            output=f"Changed {path}.{formatting_note(metadata)}",
+            metadata={**metadata, "truncated": False},
         )
 
     async def clean_up(self, part: ToolPart) -> None:

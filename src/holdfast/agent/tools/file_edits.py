@@ -10,6 +10,9 @@ The order is the rule
 A call that is run again after the server died looks at stamps. If nothing was renamed yet, it starts again from 1. If
 something was, then everything is staged, and it finishes 5. So a call takes effect once.
 
+Then the formatters may have the files, which is recorded first: where the server died in that, the change is made already, and
+they are run again. What they make of a file counts as seen, unless it cannot be told that it is theirs.
+
 A link is followed to its target, which is what is asked for and changed. Mode, owner (where we may) and extended
 attributes stay. Two calls for one file, in whatever session, follow each other.
 """
@@ -28,12 +31,19 @@ import msgspec
 
 from holdfast.agent.permissions import Ask
 from holdfast.agent.tools.base import ToolContext, ToolFailure
+from holdfast.agent.tools.formatters import Formatters
 from holdfast.agent.tools.places import external, resolved, shown
 from holdfast.agent.tools.stamps import FILE_BYTES_MAX, SEEN, stamp_of
 from holdfast.core.messages import ToolPart, ToolRunning
 
 _WRITES: Final = "writes"
 """Key in the metadata of a running call: what it is about to do."""
+
+_FORMATTING: Final = "formatting"
+"""Key there: the files that are changed, and with the formatters now."""
+
+_FORMATTED: Final = "formatted"
+"""Key in the metadata of a call: the files that a formatter changed."""
 
 _T = TypeVar("_T")
 
@@ -71,7 +81,8 @@ class _Write(msgspec.Struct, frozen=True):
 class FileEdits:
     """One for all tools of a server, since it keeps their calls apart."""
 
-    def __init__(self) -> None:
+    def __init__(self, formatters: Formatters | None = None) -> None:
+        self._formatters = formatters
         self._locks: WeakValueDictionary[Path, asyncio.Lock] = WeakValueDictionary()
 
     async def asks(self, paths: Sequence[str], plan: Planner, context: ToolContext) -> list[Ask]:
@@ -91,8 +102,11 @@ class FileEdits:
         targets = _resolved(paths, context)
         async with self._alone(targets):
             recorded = _recorded(context.recorded)
+            known = {key: value for key, value in context.recorded.items() if key not in (_WRITES, _FORMATTING)}
+            if _FORMATTING in context.recorded:
+                return await self._formatted(context.recorded[_FORMATTING], known, context)
             if recorded and await _uninterrupted(partial(_finish, recorded)):
-                return {key: value for key, value in context.recorded.items() if key != _WRITES}
+                return await self._formatted(_written(recorded), known, context)
             planned = await self._planned(targets, plan, context, recorded)
             edits = [edit for edit in planned.edits if edit.before != edit.after]
             writes = [_write(edit, number, context) for number, edit in enumerate(edits)]
@@ -101,7 +115,7 @@ class FileEdits:
             if writes:
                 await context.progress(None, {**metadata, _WRITES: msgspec.to_builtins(writes)})
                 await _uninterrupted(partial(_change, edits, writes))
-            return metadata
+            return await self._formatted(_written(writes), metadata, context)
 
     async def clean_up(self, part: ToolPart) -> None:
         """Take away what a call that is not run again had staged."""
@@ -118,6 +132,21 @@ class FileEdits:
             if content and stamp_of(content) != accepted.get(str(target)):  # an empty file has nothing to overlook
                 _check_seen(target, content, await context.host.seen(str(target)))
         return await asyncio.to_thread(plan, contents)
+
+    async def _formatted(self, paths: Sequence[str], metadata: dict[str, Any], context: ToolContext) -> dict[str, Any]:
+        """Give the files to the formatters; the metadata of the call after that."""
+        formatters = self._formatters
+        taken = [path for path in paths if formatters.take(context.directory, path)] if formatters is not None else []
+        if formatters is None or not taken:
+            return metadata
+        await context.progress(None, {**metadata, _FORMATTING: taken})
+        before = await asyncio.to_thread(_stamps_at, taken)
+        await formatters.run(context.directory, taken)
+        after = await asyncio.to_thread(_stamps_at, taken)
+        seen: dict[str, str] = metadata[SEEN]
+        known = {path: stamp for path, stamp in after.items() if stamp and before[path] == seen.get(path)}
+        changed = [path for path in taken if after[path] != before[path]]
+        return {**metadata, SEEN: {**seen, **known}, **({_FORMATTED: changed} if changed else {})}
 
     @contextlib.asynccontextmanager
     async def _alone(self, targets: Sequence[Path]) -> AsyncGenerator[None]:
@@ -312,6 +341,20 @@ def _stamp_at(path: str) -> str | None:
     except ToolFailure:
         return ""
     return None if content is None else stamp_of(content)
+
+
+def formatting_note(metadata: Mapping[str, Any]) -> str:
+    """For the LLM, which knows the text as it was before."""
+    formatted = metadata.get(_FORMATTED)
+    return f"\nA formatter changed the text afterwards: {', '.join(formatted)}" if formatted else ""
+
+
+def _written(writes: Sequence[_Write]) -> list[str]:
+    return [write.path for write in writes if write.after is not None]
+
+
+def _stamps_at(paths: Sequence[str]) -> dict[str, str | None]:
+    return {path: _stamp_at(path) for path in paths}
 
 
 def _recorded(metadata: Mapping[str, Any] | None) -> list[_Write]:

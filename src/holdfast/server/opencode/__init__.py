@@ -50,7 +50,7 @@ def typed_routes(services: Services, streams: EventStreams) -> Sequence[HTTPRout
         *vcs_routes(services.vcs, services.instances, services.projects, streams.announce_disposed),
         *pty_routes(services.ptys),
         *mcp_routes(services.mcp),
-        *experimental_routes(services.offers, services.sessions, services.lsp),
+        *experimental_routes(services.offers, services.sessions, services.lsp, services.formatters),
         *upkeep_routes(),
         *tui_routes(services.sessions, TuiControl(streams.announce, services.events.closed)),
         *sync_routes(services.sync),

@@ -1,6 +1,6 @@
 """What clients ask for before they use something newer: tools, skills, what of the newest there is here.
 
-Of console accounts and remote workspaces there are none; formatters are not run.
+Of console accounts and remote workspaces there are none.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,11 @@ from litestar.params import QueryParameter
 
 from holdfast.core.catalogue import SkillInfo, ToolInfo
 from holdfast.core.wire import Wire
-from holdfast.core.workspace import LanguageServerStatus
+from holdfast.core.workspace import FormatterStatus, LanguageServerStatus
 from holdfast.server.bodies import answer
 from holdfast.server.opencode.parameters import InstanceOfRequest, SessionId, documented
 from holdfast.server.opencode.sessions import NO_SESSION
+from holdfast.service.formatters import FormatterService
 from holdfast.service.lsp import LspService
 from holdfast.service.offers import OfferService
 from holdfast.service.sessions import SessionService
@@ -66,13 +67,9 @@ class WorkspaceAdapter(Wire):
     description: str
 
 
-class Formatter(Wire):
-    name: str
-    extensions: tuple[str, ...]
-    enabled: bool
-
-
-def experimental_routes(offers: OfferService, sessions: SessionService, lsp: LspService) -> Sequence[HTTPRouteHandler]:
+def experimental_routes(
+    offers: OfferService, sessions: SessionService, lsp: LspService, formatting: FormatterService
+) -> Sequence[HTTPRouteHandler]:
     @get("/skill", summary="Skills", **documented(list[SkillInfo]))
     async def skills(instance: InstanceOfRequest) -> Response[bytes]:
         return answer(await offers.skills(instance))
@@ -109,9 +106,9 @@ def experimental_routes(offers: OfferService, sessions: SessionService, lsp: Lsp
     async def language_servers(instance: InstanceOfRequest) -> Response[bytes]:
         return answer(lsp.status(instance))
 
-    @get("/formatter", summary="Formatters: none", **documented(list[Formatter]))
+    @get("/formatter", summary="Formatters", **documented(list[FormatterStatus]))
     async def formatters(instance: InstanceOfRequest) -> Response[bytes]:
-        return answer(())
+        return answer(formatting.status(instance))
 
     @post(
         "/experimental/session/{sessionID:str}/background",
