@@ -36,30 +36,9 @@ export async function terminals(t) {
   await t.call("createNothing", (c) => c.pty.create())
   await t.call("ticketWithoutHeader", (c) => c.pty.connectToken({ ptyID }))
   const { ticket } = await t.call("ticket", (c) => c.pty.connectToken({ ptyID }, { headers: { "x-opencode-ticket": "1" } }))
-  await talk(t, "connect", `/pty/${ptyID}/connect`, { ticket, cursor: "0" }, "meow\n")
+  await t.talk("connect", `/pty/${ptyID}/connect`, { directory: t.directory, ticket, cursor: "0" }, "meow\n")
   await t.call("remove", (c) => c.pty.remove({ ptyID }))
   await t.call("getRemoved", (c) => c.pty.get({ ptyID }))
-}
-
-// A terminal with `cat` in it shows what is typed twice: as it is typed, and as the program answers.
-async function talk(t, name, path, query, typed) {
-  const url = new URL(path, t.baseUrl.replace("http", "ws"))
-  url.search = new URLSearchParams({ directory: t.directory, ...query })
-  const socket = new WebSocket(url)
-  socket.binaryType = "arraybuffer"
-  let shown = ""
-  let controls = 0
-  await new Promise((resolve, reject) => {
-    socket.onopen = () => socket.send(typed)
-    socket.onerror = () => reject(new Error(`no connection to ${url}`))
-    socket.onmessage = ({ data }) => {
-      if (typeof data === "string") shown += data
-      else controls += 1
-      if (shown.split(typed.trim()).length > 2 && controls) resolve()
-    }
-  })
-  socket.close()
-  t.calls.push({ scenario: t.scenario, name, method: "GET", path, status: 101, type: "", next: false, body: { shown, controls } })
 }
 
 export async function worktrees(t) {

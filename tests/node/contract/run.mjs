@@ -6,11 +6,12 @@ import * as catalogue from "./catalogue.mjs"
 import * as clients from "./clients.mjs"
 import * as mcp from "./mcp.mjs"
 import * as project from "./project.mjs"
+import * as secondApi from "./second_api.mjs"
 import * as sessions from "./sessions.mjs"
 import { Trace } from "./trace.mjs"
 import * as turns from "./turns.mjs"
 
-const { credentials, configuration, dispose, ...others } = { ...turns, ...asks, ...sessions, ...project, ...catalogue, ...clients, ...mcp }
+const { credentials, configuration, dispose, ...others } = { ...turns, ...asks, ...sessions, ...project, ...catalogue, ...clients, ...secondApi, ...mcp }
 const scenarios = { ...others, credentials, configuration, dispose } // a stock server ends its stream when its configuration changes
 
 const [baseUrl, directory, ...wanted] = process.argv.slice(2)

@@ -75,6 +75,28 @@ export class Trace {
     })
   }
 
+  // A terminal with `cat` in it shows what is typed twice: as it is typed, and as the program answers.
+  async talk(name, path, query, typed) {
+    const url = new URL(path, this.baseUrl.replace("http", "ws"))
+    url.search = new URLSearchParams(query)
+    const socket = new WebSocket(url)
+    socket.binaryType = "arraybuffer"
+    let shown = ""
+    let controls = 0
+    await new Promise((resolve, reject) => {
+      socket.onopen = () => socket.send(typed)
+      socket.onerror = () => reject(new Error(`no connection to ${url}`))
+      socket.onmessage = ({ data }) => {
+        if (typeof data === "string") shown += data
+        else controls += 1
+        if (shown.split(typed.trim()).length > 2 && controls) resolve()
+      }
+    })
+    socket.close()
+    const body = { shown, controls }
+    this.calls.push({ scenario: this.scenario, name, method: "GET", path, status: 101, type: "", next: false, body })
+  }
+
   async subscribe() {
     const signal = this.stop.signal
     const own = await this.client.event.subscribe({}, { signal })

@@ -129,6 +129,7 @@ def second_api_request_routes(
         **documented(None, status=204, **missing),
     )
     async def reply(session_id: SessionId, request_id: RequestId, data: JSONBody[PermissionAnswer]) -> None:
+        await sessions.get(session_id)
         await requests.reply_permission(request_id, data.reply, data.message, session_id=session_id)
 
     @get(
