@@ -82,7 +82,7 @@ def test_every_error_of_ours_has_an_answer_that_says_whose_fault_it_is():
         error = kind.__new__(kind)
         HoldfastError.__init__(error, "What happened.")
         error.kind, error.id, error.session_id, error.field = "Thing", "x", "ses_x", None  # type: ignore[attr-defined]
-        error.reason = "x"  # type: ignore[attr-defined]
+        error.reason = error.name = "x"  # type: ignore[attr-defined]
         status = answer_to(error).status
         assert (status < 500) == (kind.fault == "caller"), kind
 
