@@ -6,7 +6,7 @@ help:
 
 # All that CI runs: format, lint, types, import contracts, every test
 check: static
-    pytest -n auto
+    pytest -n auto --hypothesis-profile=check
 
 # What to run before a commit: as check, but without the slow tests
 quick: static
@@ -32,6 +32,10 @@ fmt:
 [positional-arguments]
 test *ARGS: ready
     @pytest "$@"
+
+# Look for examples that break a property, N times with other seeds
+explore N: ready
+    for i in $(seq {{ N }}); do pytest -n auto -q -m hypothesis --hypothesis-seed=$RANDOM || exit 1; done
 
 # Kill the server N times in the middle of turns, and check that nothing is lost
 torture N: ready
