@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from holdfast.client import Client
 from holdfast.core.messages import AssistantMessage, MessageAbortedError
 from tests.cli.command import holdfast
 from tests.cli.place import Place, text_of, tokens
@@ -142,6 +143,18 @@ async def test_what_is_wrong_is_said_and_the_exit_code_tells(place: Place) -> No
         assert run.out == ""
         assert reason in run.err
         assert "Traceback" not in run.err
+
+    async with Client(place.server.url, directory=str(place.work)) as client:
+        assert await client.sessions() == (), "a session that was made for a refused prompt stayed"
+
+
+async def test_a_session_that_was_there_stays_when_its_prompt_is_refused(place: Place) -> None:
+    session = await place.new_session()
+
+    async with place.run("hello", "--session", session, "--model", "no/such") as run:
+        assert await run.exit_code() == 1
+
+    assert session == await place.session()
 
 
 async def test_without_a_server_it_says_what_to_do(tmp_path: Path) -> None:

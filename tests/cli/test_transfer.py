@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.command import invoke
+from holdfast.client import Client
+from tests.cli.command import holdfast, invoke
 from tests.cli.place import Place, text_of, tokens
 
 
@@ -120,6 +121,21 @@ async def test_sessions_are_listed(place: Place, tmp_path: Path) -> None:
         out = await done("sessions", *options)
         assert session in out
         assert "A session" in out
+
+
+async def test_a_listed_session_is_one_line_of_a_pipe_and_controls_no_terminal(place: Place) -> None:
+    """However long its title is, and whatever a model made of it."""
+    title = "\x1b]0;owned\x07" + "long " * 60 + "title"
+    async with Client(place.server.url, directory=str(place.work)) as client:
+        session = (await client.create_session(title=title)).id
+
+    code, out, _ = await holdfast("sessions", "--data", str(place.data), cwd=place.work)
+
+    assert code == 0
+    [line] = [line for line in out.splitlines() if session in line]
+    assert "long " * 60 + "title" in line
+    assert str(place.work) in line
+    assert "\x1b" not in out
 
 
 async def test_state_that_the_log_does_not_give_is_found(place: Place, tmp_path: Path) -> None:

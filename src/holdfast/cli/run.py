@@ -33,7 +33,7 @@ def parse_model(text: str | None) -> MessageModel | None:
         return None
     provider_id, _, model_id = text.partition("/")
     if not provider_id or not model_id:
-        raise Invalid(f"Not a model: {text!r}", hint="It looks like PROVIDER/MODEL, for example demo/demo.")
+        raise Invalid(f"Not a model: {text!r}", hint="It looks like PROVIDER/MODEL, for example demo/demo-1.")
     return MessageModel(provider_id=provider_id, model_id=model_id)
 
 
@@ -110,9 +110,14 @@ class _Run:
 
     async def _ask(self, session: Session) -> None:
         prompt = self._prompt
-        await self._client.prompt(
-            session.id, prompt.text, model=prompt.model, agent=prompt.agent, message_id=self._message_id
-        )
+        try:
+            await self._client.prompt(
+                session.id, prompt.text, model=prompt.model, agent=prompt.agent, message_id=self._message_id
+            )
+        except Refused:
+            if prompt.session_id is None and not await self._client.messages(session.id):
+                await self._client.delete_session(session.id)  # made for this prompt only
+            raise
         self._asked = True
 
     def _say_lost(self) -> None:

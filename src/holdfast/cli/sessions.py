@@ -11,11 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.bootstrap import open_reader
+from holdfast.cli.terminal import harmless
 from holdfast.client import Client
 from holdfast.core.codec import to_json
 from holdfast.core.session import Session, SessionStatus
 from holdfast.core.store import SessionQuery
 
+_PIPE_WIDTH = 10_000
 _AGES = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
@@ -37,7 +39,7 @@ async def sessions_of(client: Client, *, as_json: bool) -> None:
 
 
 def show(sessions: Sequence[Session], statuses: Mapping[str, SessionStatus], *, as_json: bool) -> None:
-    """A session that has no status is idle."""
+    """A session that has no status is idle. In a pipe each has one line, however long."""
     if as_json:
         for session in sessions:
             sys.stdout.buffer.write(to_json(session) + b"\n")
@@ -51,12 +53,12 @@ def show(sessions: Sequence[Session], statuses: Mapping[str, SessionStatus], *, 
         status = statuses.get(session.id)
         table.add_row(
             session.id,
-            Text(session.title),
+            Text(harmless(session.title)),
             age((now_ms - session.time.updated) // 1000),
             Text(_status_name(status), style="yellow" if status else "dim"),
-            Text(session.directory, style="dim"),
+            Text(harmless(session.directory), style="dim"),
         )
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     if table.row_count:
         console.print(table)
     else:

@@ -109,6 +109,10 @@ class Client:
         answer = await self._until_answered(lambda: self._send("GET", f"/session/{quote(session_id, safe='')}"))
         return msgspec.json.decode(answer, type=Session)
 
+    async def delete_session(self, session_id: str) -> None:
+        """With its turn and its children. Raises Refused if there is none (404)."""
+        await self._send("DELETE", f"/session/{quote(session_id, safe='')}")
+
     async def sessions(self) -> tuple[Session, ...]:
         """Those of the client's directory, newest update first."""
         path = f"/session?limit={SESSIONS_MAX}"
