@@ -195,7 +195,7 @@ class Application:
         self.subscriptions = SubscriptionService(
             store.subscriptions,
             store.byte_streams,
-            signer=Signer(store.subscriptions, key_id=key_id, entropy=os.urandom),
+            signer=Signer(store.subscriptions, seal=seal, key_id=key_id, entropy=os.urandom),
             webhooks=Webhooks(allow_local=is_loopback(settings.host)),
             wording=Wording(),
             clock=clock,

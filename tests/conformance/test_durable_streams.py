@@ -23,7 +23,8 @@ def test_every_test_of_the_official_suite_passes_and_none_is_skipped(tmp_path: P
         *("--long-poll-seconds", str(LONG_POLL_SECONDS), "--cors", ORIGIN),
     )
     report = tmp_path / "report.json"
-    with ServerProcess(command, cwd=tmp_path, log=tmp_path / "server.log") as server:
+    environ = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    with ServerProcess(command, cwd=tmp_path, log=tmp_path / "server.log", env=environ) as server:
         vitest = subprocess.run(
             [
                 Path(sys.executable).with_name("node"),

@@ -73,7 +73,7 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SigningKey(msgspec.Struct, frozen=True):
-    """An Ed25519 key that webhooks are signed with; `private` is its seed, 32 bytes."""
+    """An Ed25519 key that webhooks are signed with; `private` is its seed, sealed."""
 
     kid: str
     created_ms: int
@@ -96,7 +96,11 @@ class SubscriptionStore(Protocol):
 
     async def signing_keys(self) -> Sequence[SigningKey]: ...
 
-    async def add_signing_key(self, key: SigningKey) -> None: ...
+    async def save_signing_key(self, key: SigningKey) -> None:
+        """Adds it, or puts it in the place of the one with its id, of which nothing stays behind in the store's files."""
+        ...
+
+    async def remove_signing_key(self, kid: str) -> None: ...
 
 
 # --- errors -----------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import structlog
 
 from holdfast.core import subscriptions as rules
 from holdfast.core.clock import Clock
-from holdfast.core.errors import HoldfastError, Invalid
+from holdfast.core.errors import HoldfastError, Invalid, Unavailable
 from holdfast.core.json_runs import to_run
 from holdfast.core.stream_rules import Change, DropStream, PutStream
 from holdfast.core.streams import JSON, Append, ByteStreamStore, Producer
@@ -34,7 +34,7 @@ from holdfast.core.subscriptions import (
     SubscriptionStore,
 )
 from holdfast.service.signing import Signer
-from holdfast.service.webhooks import WebhookFailed, Webhooks
+from holdfast.service.webhooks import WebhookAnswer, WebhookFailed, Webhooks
 
 log = structlog.get_logger()
 
@@ -95,7 +95,7 @@ class SubscriptionService:
     # --- life
 
     async def start(self) -> None:
-        await self.signer.load(self._clock.now_ms())
+        await self.signer.load()
         found = await self._store.subscriptions()
         if found:
             await self._load_tails()
@@ -134,7 +134,8 @@ class SubscriptionService:
     # --- what users do
 
     async def create(self, subscription_id: str, config: SubscriptionConfig, base: str) -> tuple[Subscription, bool]:
-        """The subscription, and whether it is new. Raises SubscriptionExists, WebhookUrlRejected, Invalid."""
+        """The subscription, and whether it is new. Raises SubscriptionExists, WebhookUrlRejected, Invalid; Unavailable if
+        there is no key to sign with."""
         known = self._active.get(subscription_id)
         if known is None:
             if config.webhook_url is not None:
@@ -143,6 +144,7 @@ class SubscriptionService:
                 self._wording.compile_glob(config.pattern)
             if len(self._active) >= SUBSCRIPTIONS_MAX:
                 raise Invalid(f"There are {SUBSCRIPTIONS_MAX} subscriptions already.")
+            await self.signer.ready(self._clock.now_ms())
             if not self._active:
                 await self._load_tails()
         known = self._active.get(subscription_id)
@@ -199,7 +201,7 @@ class SubscriptionService:
             now_ms = self._clock.now_ms()
             await self._save(active, rules.claimed(subscription, worker, now_ms))
             self._set_timer(active)
-            token = self.signer.token(subscription_id, active.subscription.generation, now_ms)
+            token = await self.signer.token(subscription_id, active.subscription.generation, now_ms)
             return Claim(active.subscription, token)
 
     async def acknowledge(
@@ -220,7 +222,7 @@ class SubscriptionService:
         if pull:
             _check_pull(active.subscription)
         async with active.lock:
-            self._check(active, token, wake_id, generation)
+            await self._check(active, token, wake_id, generation)
             subscription = rules.acknowledged(active.subscription, acks, self.tails)
             if not done:
                 await self._save(active, rules.extended(subscription, self._clock.now_ms()))
@@ -233,13 +235,13 @@ class SubscriptionService:
         active = self._find(subscription_id)
         _check_pull(active.subscription)
         async with active.lock:
-            self._check(active, token, wake_id, generation)
+            await self._check(active, token, wake_id, generation)
             await self._save(active, rules.finished(active.subscription))
             await self._wake_if_pending(active)
 
-    def _check(self, active: "_Active", token: str, wake_id: str | None, generation: int | None) -> None:
+    async def _check(self, active: "_Active", token: str, wake_id: str | None, generation: int | None) -> None:
         now_ms = self._clock.now_ms()
-        of = self.signer.token_generation(token, active.subscription.id, now_ms)
+        of = await self.signer.token_generation(token, active.subscription.id, now_ms)
         rules.check_wake(active.subscription, token_generation=of, generation=generation, wake_id=wake_id)
 
     def _find(self, subscription_id: str) -> "_Active":
@@ -349,17 +351,10 @@ class SubscriptionService:
         url = told.config.webhook_url
         if url is None or told.wake_id is None:
             return
-        now_ms = self._clock.now_ms()
-        body = self._wording.notification(told, self.tails, self.signer.token(told.id, told.generation, now_ms))
-        kid, signature = self.signer.sign(self._wording.signed_text(body, now_ms // 1000))
-        headers = {
-            "content-type": "application/json",
-            "webhook-signature": self._wording.signature_header(signature, kid, now_ms // 1000),
-        }
         answer = None
         try:
-            answer = await self._webhooks.post(url, body, headers)
-        except WebhookFailed as error:
+            answer = await self._post(told, url)
+        except (WebhookFailed, Unavailable) as error:
             log.warning("webhook.failed", subscription=told.id, attempts=told.attempts + 1, reason=str(error))
         async with active.lock:
             subscription = active.subscription
@@ -375,6 +370,17 @@ class SubscriptionService:
             else:
                 await self._save(active, rules.answered(subscription, now_ms))
                 self._set_timer(active)
+
+    async def _post(self, told: Subscription, url: str) -> WebhookAnswer:
+        now_ms = self._clock.now_ms()
+        token = await self.signer.token(told.id, told.generation, now_ms)
+        body = self._wording.notification(told, self.tails, token)
+        kid, signature = await self.signer.sign(self._wording.signed_text(body, now_ms // 1000), now_ms)
+        headers = {
+            "content-type": "application/json",
+            "webhook-signature": self._wording.signature_header(signature, kid, now_ms // 1000),
+        }
+        return await self._webhooks.post(url, body, headers)
 
     async def _record_wake(self, active: "_Active") -> None:
         """Recorded once for each generation, however often it is tried: the subscription is an idempotent producer."""

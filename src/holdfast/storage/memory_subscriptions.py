@@ -10,7 +10,7 @@ class MemorySubscriptions:
 
     def __init__(self) -> None:
         self._subscriptions: dict[str, Subscription] = {}
-        self._keys: list[SigningKey] = []
+        self._keys: dict[str, SigningKey] = {}
 
     async def subscriptions(self) -> Sequence[Subscription]:
         return list(self._subscriptions.values())
@@ -22,7 +22,10 @@ class MemorySubscriptions:
         self._subscriptions.pop(subscription_id, None)
 
     async def signing_keys(self) -> Sequence[SigningKey]:
-        return list(self._keys)
+        return list(self._keys.values())
 
-    async def add_signing_key(self, key: SigningKey) -> None:
-        self._keys.append(key)
+    async def save_signing_key(self, key: SigningKey) -> None:
+        self._keys[key.kid] = key
+
+    async def remove_signing_key(self, kid: str) -> None:
+        self._keys.pop(kid, None)

@@ -9,6 +9,7 @@ with another meaning; what was closed, forked or subscribed to stays so.
 
 import asyncio
 import json
+import os
 import random
 import subprocess
 import sys
@@ -143,7 +144,8 @@ async def run(directory: Path, kills: int, seed: int) -> Load:
     """Raises AssertionError for what a client should never see."""
     data = directory / "data"
     command = holdfast_command("serve", "--port", "0", "--data", str(data), "--long-poll-seconds", "1")
-    with ServerProcess(command, cwd=directory, log=directory / "server.log") as server:
+    environ = {**os.environ, "XDG_CONFIG_HOME": str(directory / "config")}
+    with ServerProcess(command, cwd=directory, log=directory / "server.log", env=environ) as server:
         load = Load(server, seed)
         timeout = aiohttp.ClientTimeout(total=10)
         connector = aiohttp.TCPConnector(limit=0)

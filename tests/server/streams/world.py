@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import msgspec
 from holdfast.core.ids import IdGenerator
 from holdfast.server.aisdk import ChatStreams
 from holdfast.server.streams import StreamFace, StreamOptions, Wording, key_id
+from holdfast.service.seal import Seal
 from holdfast.service.session_streams import SessionStreams
 from holdfast.service.signing import Signer
 from holdfast.service.streams import StreamService
@@ -56,6 +58,8 @@ class StreamWorld:
         self.directory = directory
         self.vfs = vfs
         self.clock = ManualClock()
+        self.environ = {"HOLDFAST_AUTH_KEY": b64encode(bytes(range(32))).decode()}
+        self.seal = Seal(Path(os.devnull) / "auth.key", environ=self.environ, entropy=os.urandom)
         self.options = StreamOptions(**{"long_poll_seconds": 0.02, "sse_seconds": 30, **options})
 
     async def __aenter__(self) -> Self:
@@ -81,7 +85,7 @@ class StreamWorld:
         self.subscriptions = SubscriptionService(
             self.store.subscriptions,
             self.store.byte_streams,
-            signer=Signer(self.store.subscriptions, key_id=key_id, entropy=os.urandom),
+            signer=Signer(self.store.subscriptions, seal=self.seal, key_id=key_id, entropy=os.urandom),
             webhooks=Webhooks(allow_local=True),
             wording=Wording(),
             clock=self.clock,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from holdfast.core.clock import Clock
-from holdfast.core.errors import HoldfastError, Invalid, NotFound
+from holdfast.core.errors import HoldfastError, Invalid, NotFound, Unavailable
 from holdfast.core.offsets import Offset, to_offset, to_position
 from holdfast.core.subscriptions import (
     AlreadyClaimed,
@@ -76,7 +76,7 @@ class Control:
         """`body` reads the request's. Errors are JSON here: `{"error": {"code", "message"}}`."""
         try:
             if path == f"{CONTROL}/jwks.json":
-                return self._jwks(method)
+                return await self._jwks(method)
             route = wire.parse_route(path, raw_path)
             if route is None:
                 return _error(404, "NOT_FOUND", "There is nothing here.")
@@ -86,15 +86,12 @@ class Control:
         except HoldfastError as error:
             return _to_response(error)
 
-    def _jwks(self, method: str) -> Response:
+    async def _jwks(self, method: str) -> Response:
         if method not in ("GET", "HEAD"):
             return _not_allowed("GET, HEAD")
-        keys = self._subscriptions.signer.public_keys(self._clock.now_ms())
-        return Response(
-            200,
-            [(b"content-type", b"application/jwk-set+json"), (b"cache-control", b"public, max-age=300")],
-            wire.jwks_json(keys),
-        )
+        keys = await self._subscriptions.signer.public_keys(self._clock.now_ms())
+        caching = (b"cache-control", b"public, max-age=300") if keys else responses.NO_STORE
+        return Response(200, [(b"content-type", b"application/jwk-set+json"), caching], wire.jwks_json(keys))
 
     async def _act(self, method: str, route: Route, headers: Headers, body: Callable[[], Any], base: str) -> Response:
         service, id = self._subscriptions, route.subscription_id
@@ -209,6 +206,8 @@ def _to_response(error: HoldfastError) -> Response:
             return _error(400, error.code, error.message)
         case Invalid():
             return _error(400, "INVALID_REQUEST", error.message)
+        case Unavailable():
+            return _error(503, "UNAVAILABLE", error.message + (f" {error.hint}" if error.hint else ""))
         case _ if error.fault == "caller":
             return _error(409, error.code, error.message)
         case _:

@@ -1,6 +1,7 @@
 """Subscriptions and signing keys in the SQLite database: rows read and written whole, in the writer's transactions."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -36,6 +37,29 @@ class SqliteSubscriptions:
         rows = await self._query(lambda database: database.all("SELECT kid, created_ms, private FROM signing_key"))
         return [SigningKey(*row) for row in rows]
 
-    async def add_signing_key(self, key: SigningKey) -> None:
+    async def save_signing_key(self, key: SigningKey) -> None:
         row = key.kid, key.created_ms, key.private
-        await self._submit(lambda: self._database.run("INSERT INTO signing_key VALUES (?, ?, ?)", *row))
+
+        def save() -> None:
+            with _overwriting(self._database):
+                self._database.run("INSERT OR REPLACE INTO signing_key VALUES (?, ?, ?)", *row)
+
+        await self._submit(save)
+
+    async def remove_signing_key(self, kid: str) -> None:
+        def remove() -> None:
+            with _overwriting(self._database):
+                self._database.run("DELETE FROM signing_key WHERE kid = ?", kid)
+
+        await self._submit(remove)
+
+
+@contextmanager
+def _overwriting(database: Database) -> Generator[None]:
+    """What is deleted is overwritten in the file, too, and does not lie there until its place is used again."""
+    usual = database.pragma("secure_delete")
+    database.pragma("secure_delete", 1)
+    try:
+        yield
+    finally:
+        database.pragma("secure_delete", usual)
