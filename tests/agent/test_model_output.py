@@ -9,7 +9,16 @@ from holdfast.agent.runner.output import ModelOutput
 from holdfast.agent.turn import Stamp
 from holdfast.core import events as e
 from holdfast.core.fold import Fold
-from holdfast.core.messages import APIError, APIErrorData, Part, ReasoningPart, RetryPart, RetryTime, TextPart
+from holdfast.core.messages import (
+    APIError,
+    APIErrorData,
+    Part,
+    ReasoningPart,
+    RetryPart,
+    RetryTime,
+    TextPart,
+    WithParts,
+)
 from holdfast.core.session import NO_TOKENS
 from tests.core import samples as s
 
@@ -26,7 +35,7 @@ class Step:
 
     def attempt(self, *chunks: Chunk) -> "Step":
         """A try that says this, and ends if the last chunk says so."""
-        output = ModelOutput(self.fold.turn_state().steps[-1])
+        output = ModelOutput(self._step())
         stamp = Stamp(s.NOW, self._new_id)
         for chunk in chunks:
             self._apply(output.feed([chunk], stamp))
@@ -48,9 +57,14 @@ class Step:
         self._apply([s.part(mark)])
         return self
 
+    def _step(self) -> WithParts:
+        step = self.fold.turn_state().step
+        assert step is not None
+        return step
+
     @property
     def parts(self) -> Sequence[Part]:
-        return self.fold.turn_state().steps[-1].parts
+        return self._step().parts
 
     @property
     def thoughts(self) -> list[str]:

@@ -19,6 +19,7 @@ from holdfast.core.messages import (
     ToolError,
     ToolPart,
     ToolRunning,
+    WithParts,
 )
 from holdfast.core.session import BUSY, IDLE, CacheTokens, StatusRetry, Tokens
 from holdfast.core.state import TurnState
@@ -39,6 +40,12 @@ def fold(*events: e.Event) -> Fold:
 
 def decide(state: TurnState, *, mine: bool = True) -> turn.Step:
     return turn.next_step(state, mine=mine, repeatable=READS)
+
+
+def newest(state: Fold) -> WithParts:
+    step = state.turn_state().step
+    assert step is not None
+    return step
 
 
 def in_step(*parts: Part, finish: str | None = None) -> Fold:
@@ -97,7 +104,7 @@ def test_a_tool_found_running_gets_an_unknown_outcome_and_does_not_run_again():
     for event in turn.settled([running], s.NOW):
         state.apply(event)
     assert isinstance(decide(state.turn_state()), turn.FinishStep)
-    part = state.turn_state().steps[0].parts[0]
+    part = newest(state).parts[0]
     assert isinstance(part, ToolPart)
     assert isinstance(part.state, ToolError)
     assert "unknown" in part.state.error
@@ -125,7 +132,7 @@ def test_after_its_tools_a_step_is_finished_and_the_next_one_begins():
     state = in_step(s.tool("prt_t", "completed"), finish="tool-calls")
     step = decide(state.turn_state())
     assert isinstance(step, turn.FinishStep)
-    for event in turn.finish_step(state.get, state.turn_state(), turn.assistant(step.step), stamp()):
+    for event in turn.finish_step(state.get, state.turn_state(), turn.assistant(step.step), stamp(), turn.NOTHING):
         state.apply(event)
     assert turn.BeginStep() == decide(state.turn_state())
 
@@ -133,7 +140,7 @@ def test_after_its_tools_a_step_is_finished_and_the_next_one_begins():
 def test_the_events_that_end_the_last_step_end_the_turn_and_leave_the_session_idle():
     state = in_step(s.text("prt_1", "done", end=s.NOW))
     info = turn.model_done(s.assistant(), "stop", TOKENS, 0.5)
-    events = turn.finish_step(state.get, state.turn_state(), info, stamp())
+    events = turn.finish_step(state.get, state.turn_state(), info, stamp(), turn.NOTHING)
     assert all(state.apply(event) for event in events)
     assert turn.Wait() == decide(state.turn_state())
     assert state.status == IDLE
@@ -145,7 +152,9 @@ def test_a_session_with_another_prompt_in_the_queue_does_not_become_idle_in_betw
     state = in_step(s.text("prt_1", "done", end=s.NOW))
     state.apply(s.message(s.user("msg_u2")))
     state.apply(s.requested("msg_u2"))
-    events = turn.finish_step(state.get, state.turn_state(), turn.model_done(s.assistant(), "stop", TOKENS, 0), stamp())
+    events = turn.finish_step(
+        state.get, state.turn_state(), turn.model_done(s.assistant(), "stop", TOKENS, 0), stamp(), turn.NOTHING
+    )
     assert "session.idle" not in [event.type for event in events]
     for event in events:
         state.apply(event)
@@ -155,7 +164,7 @@ def test_a_session_with_another_prompt_in_the_queue_does_not_become_idle_in_betw
 def test_a_pause_that_the_provider_asked_for_is_kept_over_a_restart():
     state = in_step(s.text("prt_1", "half"))
     error = APIError(data=APIErrorData(message="slow down", is_retryable=True))
-    step = state.turn_state().steps[-1]
+    step = newest(state)
     for event in turn.retry_later(step, error, 1, s.NOW + 5000, stamp()):
         state.apply(event)
     for event in turn.take_up(state.turn_state(), "msg_u1"):

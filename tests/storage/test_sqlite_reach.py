@@ -69,7 +69,19 @@ async def grown_store(directory: Path, size: int) -> SqliteStore:
                 *([long.ended(user), long.status(IDLE)] if number < size - 1 else [long.status()]),
             ],
         )
+    await long_turn(store, size)
     return store
+
+
+async def long_turn(store: SqliteStore, size: int) -> None:
+    """A session with a turn that has taken so many steps, and is not over."""
+    story = Story("ses_turn", directory="/0", project_id="p0")
+    await store.append(story.id, [*story.prompted(), story.started()])
+    for number in range(size):
+        step = f"msg_a{number}"
+        text = story.text(f"prt_a{number}", "answer", message=step, closed=True)
+        done = story.message(story.assistant(step, completed=True))
+        await store.append(story.id, [story.message(story.assistant(step)), story.part(text), done])
 
 
 async def version_of(store: SqliteStore, message: int) -> int:
@@ -100,6 +112,7 @@ ASKED: dict[str, Callable[[SqliteStore], Awaitable[Any]]] = {
     "messages in the middle": lambda store: store.message_page("ses_long", limit=5, before=7 * SMALL // 2),
     "the oldest messages": lambda store: store.message_page("ses_long", limit=5, after=0),
     "the turn": lambda store: store.turn_state("ses_long"),
+    "a turn of many steps": lambda store: store.turn_state("ses_turn"),
     "todos": lambda store: store.todos("ses_long"),
     "a snapshot of all": lambda store: store.snapshot(
         ALL, changed_since_ms=NOW_MS - DAY_MS, sessions_max=5, messages_max=5
@@ -132,6 +145,7 @@ async def test_what_is_asked_costs_the_same_in_a_store_ten_times_as_large(
     """But for what is done with an index on the way: a step or two more for its greater depth, and what FTS5 merges."""
     monkeypatch.setattr("holdfast.storage.sqlite.files.Database", CountingDatabase)
     monkeypatch.setattr("holdfast.storage.sqlite.store.READERS", 1)
+    monkeypatch.setattr("holdfast.storage.sqlite.writer.CHECKPOINT_PAGES", 1 << 30)  # nothing is done unasked
     costs: dict[int, dict[str, int]] = {}
     for size in (SMALL, LARGE):
         store = await grown_store(tmp_path / str(size), size)

@@ -129,18 +129,18 @@ class Fold:
         turns = self.turns
         prompts = prompts_of(turns)
         user: WithParts | None = None
-        steps: list[WithParts] = []
+        step: WithParts | None = None
         for message in self.messages() if prompts else ():
             if message.info.id == prompts[-1]:
                 user = message
             elif turns.active and isinstance(message.info, AssistantMessage) and message.info.parent_id in prompts:
-                steps.append(message)
+                step = message
         return TurnState(
             session=self.session,
             status=self.status,
             turns=turns,
             user=user,
-            steps=tuple(steps),
+            step=step,
             permissions=self.permissions(),
             questions=self.questions(),
         )

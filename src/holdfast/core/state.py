@@ -88,16 +88,16 @@ Entity = Session | SessionStatus | TodoList | Turns | Message | Part | Permissio
 class TurnState(msgspec.Struct, frozen=True, kw_only=True):
     """What decides the next step of a session.
 
-    `user` is the message that the active turn answers now (the last of `prompts_of`), and `steps` are the assistant
-    messages of the turn so far, oldest first, with the text that was streamed into still open parts. Without an active
-    turn, `user` is the next prompt of the queue and `steps` is empty. `permissions` and `questions` are those of the
-    active turn, answered or not.
+    `user` is the message that the active turn answers now (the last of `prompts_of`), and `step` the newest assistant
+    message of the turn, with the text that was streamed into still open parts; the ones before it are over. Without an
+    active turn, `user` is the next prompt of the queue and there is no `step`. `permissions` and `questions` are those of
+    the active turn, answered or not.
     """
 
     session: Session
     status: SessionStatus
     turns: Turns
     user: WithParts | None = None
-    steps: tuple[WithParts, ...] = ()
+    step: WithParts | None = None
     permissions: tuple[PermissionEntry, ...] = ()
     questions: tuple[QuestionEntry, ...] = ()

@@ -37,8 +37,8 @@ from holdfast.core.messages import (
 from holdfast.core.permissions import PermissionRule, ToolReference
 from holdfast.core.state import PermissionEntry, TurnState
 
-ALIKE_MAX = 3
-"""So many identical calls in a row look like a loop: the user is asked."""
+ALIKE_BEFORE = turn.CALLS_KEPT
+"""A call that is like so many right before it looks like a loop: the user is asked."""
 
 REJECTED = "The user rejected permission to use this specific tool call."
 
@@ -51,9 +51,9 @@ class ToolCalls:
         self._environment = environment
         self._subagents = subagents
 
-    async def run(self, state: TurnState, parts: Sequence[ToolPart]) -> None:
+    async def run(self, state: TurnState, earlier: turn.Earlier, parts: Sequence[ToolPart]) -> None:
         """Return once every call is over. Cancel it to stop them all."""
-        calls = [asyncio.create_task(self._call(state, part)) for part in parts]
+        calls = [asyncio.create_task(self._call(state, earlier, part)) for part in parts]
         try:
             await asyncio.gather(*calls)
         finally:  # one was refused by the store, or all are cancelled: none goes on alone
@@ -61,11 +61,11 @@ class ToolCalls:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
 
-    async def _call(self, state: TurnState, part: ToolPart) -> None:
+    async def _call(self, state: TurnState, earlier: turn.Earlier, part: ToolPart) -> None:
         part = _possible(part, self._environment.tools(state.session, turn.prompt(state)))
         call = _Call(part, self._log)
         try:
-            outcome = await self._run(state, part, call)
+            outcome = await self._run(state, earlier, part, call)
         except ToolFailure as failure:
             outcome = call.failed(failure.message, failure.metadata)
         except HoldfastError:
@@ -77,7 +77,7 @@ class ToolCalls:
             )
         await call.update(outcome)
 
-    async def _run(self, state: TurnState, part: ToolPart, call: "_Call") -> ToolCompleted:
+    async def _run(self, state: TurnState, earlier: turn.Earlier, part: ToolPart, call: "_Call") -> ToolCompleted:
         session = state.session
         tool = self._environment.tools(session, turn.prompt(state)).find(part.tool)
         validate(tool, part.state.input)
@@ -96,7 +96,8 @@ class ToolCalls:
         )
         if not has_begun(part):
             if not (part.metadata or {}).get(BY_USER):
-                await self._allow(state, call, [*await tool.asks(part.state.input, context), *_loop(state, part)])
+                asks = [*await tool.asks(part.state.input, context), *_loop(earlier, state, part)]
+                await self._allow(state, call, asks)
             await call.begin()
         result = await tool.run(part.state.input, context)
         return ToolCompleted(
@@ -229,15 +230,14 @@ def _rejected(message: str | None) -> str:
     return f"The user rejected permission to use this specific tool call with the following feedback: {message}"
 
 
-def _loop(state: TurnState, part: ToolPart) -> list[Ask]:
+def _loop(earlier: turn.Earlier, state: TurnState, part: ToolPart) -> list[Ask]:
     """Ask when the model made the same call again and again, in a row, over all steps of the turn."""
-    if part.tool == turn.STRUCTURED:  # its tries are counted
+    if part.tool == turn.STRUCTURED or state.step is None:  # its tries are counted
         return []
-    calls = [p for step in state.steps for p in step.parts if isinstance(p, ToolPart)]
-    ids = [call.id for call in calls]
-    before = [*calls[: ids.index(part.id)], part][-ALIKE_MAX:] if part.id in ids else []
-    alike = [call for call in before if (call.tool, call.state.input) == (part.tool, part.state.input)]
-    if len(alike) < ALIKE_MAX:
+    parts = state.step.parts
+    at = next((at for at, other in enumerate(parts) if other.id == part.id), 0)
+    before = [*earlier.calls, *turn.calls_of(parts[:at])][-ALIKE_BEFORE:]
+    if len(before) < ALIKE_BEFORE or any(call != (part.tool, part.state.input) for call in before):
         return []
     metadata = {"tool": part.tool, "input": part.state.input}
     return [Ask(permission="doom_loop", patterns=(part.tool,), always=(part.tool,), metadata=metadata)]

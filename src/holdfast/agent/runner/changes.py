@@ -4,26 +4,22 @@ Only around tools that may change something, so that a step of mere talk costs n
 the step's `step-start` part before the first tool runs; so the differences are found also when the server died between.
 """
 
-from collections.abc import Sequence
-
 from msgspec.structs import replace
 
 from holdfast.agent import turn
 from holdfast.agent.runner.environment import Environment
 from holdfast.agent.runner.history import first_snapshot
 from holdfast.agent.runner.session_log import SessionLog
-from holdfast.agent.snapshots import WorkTree
 from holdfast.core.errors import HoldfastError, NotFound
 from holdfast.core.events import PartUpdated
 from holdfast.core.messages import StepStartPart, WithParts
-from holdfast.core.session import FileDiff
 from holdfast.core.state import TurnState
 
 
 async def note_before(record: SessionLog, environment: Environment, state: TurnState) -> None:
     """Record what the files are now, unless this step has that already."""
     tree = environment.snapshots(state.session)
-    start = _start(state.steps[-1])
+    start = _start(state.step) if state.step else None
     if tree is None or start is None or start.snapshot is not None:
         return
     snapshot = await tree.take()
@@ -33,7 +29,7 @@ async def note_before(record: SessionLog, environment: Environment, state: TurnS
 
 
 async def changes_of(
-    record: SessionLog, environment: Environment, state: TurnState, step: WithParts
+    record: SessionLog, environment: Environment, state: TurnState, step: WithParts, earlier: turn.Earlier
 ) -> turn.Changes | None:
     """What the step changed; None if nothing, or if there are no snapshots."""
     tree = environment.snapshots(state.session)
@@ -51,7 +47,7 @@ async def changes_of(
             before=start.snapshot,
             after=after,
             files=files,
-            of_turn=await _since(tree, state.steps, after),
+            of_turn=await tree.diff(earlier.snapshot or start.snapshot, after),
             of_session=await tree.diff(first or after, after),
         )
     except NotFound as error:
@@ -60,11 +56,6 @@ async def changes_of(
         return None  # the snapshots were removed from outside
     except HoldfastError:
         return None
-
-
-async def _since(tree: WorkTree, messages: Sequence[WithParts], after: str) -> tuple[FileDiff, ...]:
-    snapshots = (start.snapshot for message in messages if (start := _start(message)) and start.snapshot)
-    return await tree.diff(next(snapshots, after), after)
 
 
 def _start(step: WithParts) -> StepStartPart | None:

@@ -34,9 +34,24 @@ async def backwards(store: SessionStore, session_id: str) -> AsyncIterator[WithP
     while True:
         page = await store.message_page(session_id, limit=limit, before=before)
         for message in reversed(page.messages):
-            yield _decoded(message)
+            yield decoded(message)
         if not page.more:
             return
+        before = page.messages[0].version
+        limit = min(2 * limit, _PAGE_MAX)
+
+
+async def version_of(store: SessionStore, session_id: str, message_id: str) -> int:
+    """The session version at which the message was added, looked for from the newest message on; 0 if it is not there."""
+    before: int | None = None
+    limit = _PAGE_FIRST
+    while True:
+        page = await store.message_page(session_id, limit=limit, before=before)
+        for message in page.messages:
+            if message.id == message_id:
+                return message.version
+        if not page.more:
+            return 0
         before = page.messages[0].version
         limit = min(2 * limit, _PAGE_MAX)
 
@@ -95,5 +110,5 @@ def _asks_for_summary(message: WithParts) -> bool:
     return isinstance(message.info, UserMessage) and any(isinstance(part, CompactionPart) for part in message.parts)
 
 
-def _decoded(message: RawMessage) -> WithParts:
+def decoded(message: RawMessage) -> WithParts:
     return WithParts(info=_to_message(message.info), parts=tuple(map(_to_part, message.parts)))

@@ -233,7 +233,7 @@ class Host:
 
 async def abort_children(record: SessionLog, state: TurnState, engine: Subagents) -> None:
     """The turn is being aborted: so are the subagents that its calls wait for."""
-    for part in (part for step in state.steps for part in step.parts):
+    for part in state.step.parts if state.step else ():
         match part:
             case ToolPart(state=ToolRunning(metadata=dict(metadata))) if CHILD in metadata:
                 with contextlib.suppress(HoldfastError):

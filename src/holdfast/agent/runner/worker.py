@@ -18,6 +18,7 @@ from holdfast.agent.providers.base import ProviderError, ToolChoice, ToolSpec
 from holdfast.agent.providers.conversation import FORM_WANTED, LAST_STEP, build_request
 from holdfast.agent.runner.calls import ToolCalls
 from holdfast.agent.runner.changes import changes_of, note_before
+from holdfast.agent.runner.earlier import EarlierSteps
 from holdfast.agent.runner.environment import Environment, with_settings
 from holdfast.agent.runner.history import since_summary, tokens_in_use
 from holdfast.agent.runner.host import Subagents, abort_children
@@ -38,7 +39,6 @@ from holdfast.core.events import (
     TurnSuspended,
 )
 from holdfast.core.messages import (
-    AssistantMessage,
     MessageError,
     Part,
     StepStartPart,
@@ -89,6 +89,7 @@ class Worker:
         self._subagents = subagents
         self._owner = owner
         self._beside = beside
+        self._earlier = EarlierSteps(record)
         self._calls = ToolCalls(record, environment, subagents)
         self._mine: str | None = None
         self._interrupt = asyncio.Event()
@@ -178,8 +179,9 @@ class Worker:
                 await self._interruptible(self._run_tools(state, parts))
             case turn.FinishStep(done):
                 info, stamp = turn.assistant(done), self._log.fixed_stamp()
-                changes = await changes_of(self._log, self._environment, state, done)
-                await self._log.append(lambda get: turn.finish_step(get, state, info, stamp, changes))
+                earlier = await self._earlier.read(state)
+                changes = await changes_of(self._log, self._environment, state, done, earlier)
+                await self._log.append(lambda get: turn.finish_step(get, state, info, stamp, earlier, changes))
             case turn.GoOn():
                 assert active is not None
                 request = _words(await self._store.message(self._session_id, active.message_id))
@@ -244,12 +246,13 @@ class Worker:
             await self._provider_failed(error)
             return
         stamp = self._log.fixed_stamp()
-        allowed = frozenset({turn.STRUCTURED}) if self._is_last(state) else None
+        earlier = await self._earlier.read(state)
+        allowed = frozenset({turn.STRUCTURED}) if self._is_last(state, earlier) else None
         said, info = output.close(stamp, allowed=allowed)
         if turn.wants_more(info):
             await self._log.append([*said, turn.message_updated(info)])
         else:
-            await self._log.append(lambda get: [*said, *turn.finish_step(get, state, info, stamp)])
+            await self._log.append(lambda get: [*said, *turn.finish_step(get, state, info, stamp, earlier)])
 
     async def _stream(self, state: TurnState, step: WithParts, output: ModelOutput, recorder: Recorder) -> None:
         user = turn.prompt(state)
@@ -259,9 +262,11 @@ class Worker:
         except HoldfastError as error:
             raise ProviderError(error.message) from error
         summarises = turn.compaction_of(state.user) is not None
-        is_last = self._is_last(state)
+        earlier = await self._earlier.read(state)
+        is_last = self._is_last(state, earlier)
         tools = () if summarises else self._environment.tools(state.session, user).values()
-        choice, closing = _choice(state, turn.assistant(step), is_last=is_last)
+        missed = turn.misses(earlier, step, turn.assistant(step))
+        choice, closing = _choice(state, missed=missed > 0, is_last=is_last)
         if is_last and turn.form_of(state.user) is not None:
             tools = [tool for tool in tools if tool.id == turn.STRUCTURED]
         request = build_request(
@@ -287,21 +292,21 @@ class Worker:
         if output.finished is None:
             raise ProviderError("The model's stream ended before its answer did.", retryable=True)
 
-    def _is_last(self, state: TurnState) -> bool:
+    def _is_last(self, state: TurnState, earlier: turn.Earlier) -> bool:
         """Whether the agent may take no further step in this turn."""
         steps_max = self._environment.steps_max(state.session, turn.prompt(state))
-        taken = sum(not turn.assistant(step).summary for step in state.steps)
-        return steps_max is not None and taken >= steps_max and turn.compaction_of(state.user) is None
+        return steps_max is not None and earlier.steps + 1 >= steps_max and turn.compaction_of(state.user) is None
 
     async def _provider_failed(self, error: ProviderError) -> None:
         """Keep what was streamed, and summarise, try again later, or give up."""
         state = await self._log.state()
-        step = state.steps[-1]
+        step = state.step
+        assert step is not None
         attempt = turn.tries(step.parts) + 1
         log.info(
             "model.failed", session=self._session_id, attempt=attempt, error=error.message, status=error.status_code
         )
-        if error.failure == "context_overflow" and self._can_summarise(state, step):
+        if error.failure == "context_overflow" and await self._can_summarise(state, step):
             removed = MessageRemoved(session_id=self._session_id, message_id=step.info.id)
             await self._log.append([removed, *turn.compact(state, self._log.stamp(), overflow=True)])
             return
@@ -319,12 +324,13 @@ class Worker:
             ]
         )
 
-    def _can_summarise(self, state: TurnState, step: WithParts) -> bool:
+    async def _can_summarise(self, state: TurnState, step: WithParts) -> bool:
         """Nothing was said yet in this step, and it is neither a summary itself nor the first step after one."""
-        said = any(not isinstance(part, StepStartPart) for part in step.parts)
-        active = state.turns.active
-        fresh = active is not None and not any(turn.assistant(before).summary for before in state.steps[-2:])
-        return fresh and not said and turn.compaction_of(state.user) is None
+        if turn.compaction_of(state.user) is not None or not all(
+            isinstance(part, StepStartPart) for part in step.parts
+        ):
+            return False
+        return not (await self._earlier.read(state)).summarised
 
     # --- tools -------------------------------------------------------------------------------------------------
 
@@ -336,7 +342,7 @@ class Worker:
             return
         if any(part.tool not in _LEAVES_FILES_ALONE for part in parts):
             await note_before(self._log, self._environment, state)
-        await self._calls.run(state, parts)
+        await self._calls.run(state, await self._earlier.read(state), parts)
 
     # --- endings -----------------------------------------------------------------------------------------------
 
@@ -345,8 +351,8 @@ class Worker:
         worktree = state.session.directory
         try:  # a turn must end even if its project's configuration is what is broken
             worktree = self._environment.worktree(state.session)
-            if state.user is not None and state.steps:
-                await self._clean_up(state, state.steps[-1].parts)
+            if state.user is not None and state.step is not None:
+                await self._clean_up(state, state.step.parts)
                 await abort_children(self._log, state, self._subagents)
         except Exception:
             log.exception("turn.clean_up_failed", session=self._session_id)
@@ -375,7 +381,7 @@ class Worker:
             repeatable = self._repeatable(state)
             running = [
                 part
-                for part in (state.steps[-1].parts if state.steps else ())
+                for part in (state.step.parts if state.step else ())
                 if isinstance(part, ToolPart) and has_begun(part) and part.tool not in repeatable
             ]
             events: list[Event] = turn.settled(running, now, tool_error=SERVER_STOPPED)
@@ -436,10 +442,10 @@ class Worker:
                     await self._store.claim(self._session_id, self._owner, now_ms=now, ttl_ms=LEASE_MS)
 
 
-def _choice(state: TurnState, info: AssistantMessage, *, is_last: bool) -> tuple[ToolChoice, str | None]:
+def _choice(state: TurnState, *, missed: bool, is_last: bool) -> tuple[ToolChoice, str | None]:
     """Whether the model is to call a tool in this step, and what it is told last."""
     if turn.form_of(state.user) is not None:
-        return "required", FORM_WANTED if is_last or turn.misses(state, info) else None
+        return "required", FORM_WANTED if is_last or missed else None
     return ("none", LAST_STEP) if is_last else ("auto", None)
 
 
@@ -448,8 +454,7 @@ def _words(message: WithParts) -> str:
 
 
 def _has_running(state: TurnState) -> bool:
-    parts = state.steps[-1].parts if state.steps else ()
-    return any(has_begun(part) for part in parts)
+    return any(has_begun(part) for part in (state.step.parts if state.step else ()))
 
 
 def _begins_change(event: Event) -> bool:

@@ -20,12 +20,12 @@ from holdfast.agent.turn.decide import (
     form_of,
     is_last_step,
     leftovers,
-    misses,
     next_step,
     prompt,
     tries,
     wants_more,
 )
+from holdfast.agent.turn.earlier import CALLS_KEPT, NOTHING, Earlier, calls_of, misses, snapshot_of, with_step
 from holdfast.agent.turn.outcomes import (
     ABORTED,
     CALL_INCOMPLETE,
@@ -51,15 +51,18 @@ from holdfast.core.events import TurnOutcome
 
 __all__ = [
     "ABORTED",
+    "CALLS_KEPT",
     "CALL_INCOMPLETE",
     "DEATHS_MAX",
     "MISSES_MAX",
+    "NOTHING",
     "OUTCOME_UNKNOWN",
     "STRUCTURED",
     "TRIES_MAX",
     "BeginStep",
     "CallModel",
     "Changes",
+    "Earlier",
     "EndTurn",
     "FinishStep",
     "GoOn",
@@ -72,6 +75,7 @@ __all__ = [
     "Wait",
     "assistant",
     "begin_step",
+    "calls_of",
     "compact",
     "compaction_of",
     "end_turn",
@@ -89,9 +93,11 @@ __all__ = [
     "retry_later",
     "settle",
     "settled",
+    "snapshot_of",
     "stop_turn",
     "take_up",
     "tries",
     "unknown_error",
     "wants_more",
+    "with_step",
 ]

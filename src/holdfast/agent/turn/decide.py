@@ -34,7 +34,6 @@ from holdfast.core.messages import (
     ReasoningPart,
     RetryPart,
     TextPart,
-    ToolError,
     ToolPart,
     UnknownError,
     UnknownErrorData,
@@ -117,7 +116,7 @@ def next_step(state: TurnState, *, mine: bool, repeatable: frozenset[str]) -> St
         return EndTurn("failed", _error(f"The server stopped {active.deaths} times in this turn, so it was given up."))
     if state.user is None:
         return EndTurn("failed", _error("The prompt of this turn was removed."))
-    step = state.steps[-1] if state.steps else None
+    step = state.step
     if step is None or assistant(step).parent_id != state.user.info.id:
         return BeginStep()
     info = assistant(step)
@@ -163,26 +162,6 @@ def form_of(user: WithParts | None) -> OutputFormatJsonSchema | None:
     info = user.info if user is not None else None
     wanted = info.format if isinstance(info, UserMessage) else None
     return wanted if isinstance(wanted, OutputFormatJsonSchema) and compaction_of(user) is None else None
-
-
-def misses(state: TurnState, info: AssistantMessage) -> int:
-    """How often the model answered without the form that is asked for. `info` is what its last step came to."""
-    count = 0
-    for step in state.steps:
-        known = info if step.info.id == info.id else assistant(step)
-        if known.parent_id != info.parent_id:
-            continue
-        count += known.finish is not None and not wants_more(known)
-        count += sum(map(_is_miss, step.parts))
-    return count
-
-
-def _is_miss(part: Part) -> bool:
-    match part:
-        case ToolPart(tool=tool, state=ToolError(metadata=metadata)):
-            return tool == STRUCTURED and not (metadata or {}).get("incomplete")  # it was cut off: no answer at all
-        case _:
-            return False
 
 
 def leftovers(parts: Iterable[Part], *, model_done: bool, repeatable: frozenset[str]) -> tuple[Part, ...]:

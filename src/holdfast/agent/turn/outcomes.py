@@ -15,9 +15,9 @@ from holdfast.agent.turn.decide import (
     compaction_of,
     form_of,
     is_last_step,
-    misses,
     prompt,
 )
+from holdfast.agent.turn.earlier import Earlier, misses
 from holdfast.core.events import (
     Event,
     MessageUpdated,
@@ -126,7 +126,7 @@ def begin_step(state: TurnState, worktree: str, stamp: Stamp) -> list[Event]:
     """The assistant message of the next step, busy. Empty, unless its calls are written by the prompt itself: a subtask,
     or a command that the user runs."""
     info = new_assistant(state, worktree, stamp)
-    calls = [] if state.steps and assistant(state.steps[-1]).parent_id == info.parent_id else _calls_of(state.user)
+    calls = [] if state.step and assistant(state.step).parent_id == info.parent_id else _calls_of(state.user)
     start = StepStartPart(id=stamp.new_id("prt"), session_id=info.session_id, message_id=info.id)
     events: list[Event] = [
         SessionStatusChanged(session_id=info.session_id, status=BUSY),
@@ -292,12 +292,18 @@ def model_done(info: AssistantMessage, finish: str, tokens: Tokens, cost: float)
 
 
 def finish_step(
-    get: Get, state: TurnState, info: AssistantMessage, stamp: Stamp, changes: Changes | None = None
+    get: Get,
+    state: TurnState,
+    info: AssistantMessage,
+    stamp: Stamp,
+    earlier: Earlier,
+    changes: Changes | None = None,
 ) -> list[Event]:
-    """Close a step whose tools are over, and the turn with it unless something is left to do in it."""
+    """Close a step whose tools are over, and the turn with it unless something is left to do in it. `earlier` counts only where
+    the answer is to have a form."""
     active = state.turns.active
     assert active is not None
-    info = _in_form(state, info)
+    info = _in_form(state, info, earlier)
     session_id = info.session_id
     finish = StepFinishPart(
         id=stamp.new_id("prt"),
@@ -325,16 +331,16 @@ def finish_step(
     return events
 
 
-def _in_form(state: TurnState, info: AssistantMessage) -> AssistantMessage:
+def _in_form(state: TurnState, info: AssistantMessage, earlier: Earlier) -> AssistantMessage:
     """With the answer in the form that is asked for, if the step gave it; with the error, if it was the last that could."""
     form = form_of(state.user)
-    if form is None or info.error is not None:
+    if form is None or info.error is not None or state.step is None:
         return info
-    for part in state.steps[-1].parts:
+    for part in state.step.parts:
         if isinstance(part, ToolPart) and part.tool == STRUCTURED and isinstance(part.state, ToolCompleted):
             return replace(info, structured=part.state.input)
     allowed = form.retry_count if form.retry_count is not None else MISSES_MAX
-    missed = misses(state, info)
+    missed = misses(earlier, state.step, info)
     if missed <= allowed:
         return info
     data = StructuredOutputErrorData(
@@ -372,7 +378,7 @@ def stop_turn(
     assert active is not None
     session_id = state.session.id
     events: list[Event] = []
-    step = state.steps[-1] if state.steps else None
+    step = state.step
     info: AssistantMessage | None = None
     if step is not None and assistant(step).time.completed is None:
         info = assistant(step)
@@ -395,7 +401,7 @@ def give_up(get: Get, state: TurnState, error: MessageError, now: int) -> list[E
         return []
     message_id = active.message_id if active is not None else state.turns.queue[0]
     events: list[Event] = [] if active is not None else [TurnStarted(session_id=session_id, message_id=message_id)]
-    step = state.steps[-1] if state.steps and active is not None else None
+    step = state.step if active is not None else None
     if step is not None and assistant(step).time.completed is None:
         info = assistant(step)
         ended = replace(info, error=error, time=replace(info.time, completed=now))

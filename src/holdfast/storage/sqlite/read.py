@@ -269,26 +269,27 @@ class Queries:
         turns = to_turns(turns_data)
         prompts = prompts_of(turns)
         user: WithParts | None = None
-        steps: tuple[WithParts, ...] = ()
+        step: WithParts | None = None
         if prompts:
             rows = self._all("SELECT position, data FROM message WHERE stream = ? AND id = ?", stream, prompts[-1])
             user = next(iter(self._with_parts(stream, rows)), None)
         if turns.active:
             rows = self._all(
-                "SELECT position, data FROM message WHERE stream = ?"
-                # With + by the index of parents; it would go through all messages for their order.
-                f" AND parent_id IN ({', '.join('?' * len(prompts))}) ORDER BY +version",
+                "SELECT position, data FROM message WHERE stream = ?1"
+                " AND version > ifnull((SELECT version FROM message WHERE stream = ?1 AND id = ?2), 0)"
+                # From the newest back, to the prompt at most. Without + it would collect and sort all steps of the turn.
+                f" AND +parent_id IN ({', '.join(f'?{n + 2}' for n in range(len(prompts)))}) ORDER BY version DESC LIMIT 1",
                 stream,
                 *prompts,
             )
-            steps = self._with_parts(stream, rows)
+            step = next(iter(self._with_parts(stream, rows)), None)
         requests = self._all("SELECT kind, data FROM request WHERE stream = ? ORDER BY position", stream)
         return TurnState(
             session=to_session(session),
             status=to_status(status),
             turns=turns,
             user=user,
-            steps=steps,
+            step=step,
             permissions=tuple(to_permission(data) for kind, data in requests if kind == "permission"),
             questions=tuple(to_question(data) for kind, data in requests if kind == "question"),
         )

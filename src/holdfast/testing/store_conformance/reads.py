@@ -343,7 +343,9 @@ class Reads(StoreSuite):
 
         assert (await store.message(story.id, "msg_a1")).parts == parts
         assert as_message((await store.message_page(story.id)).messages[-1]).parts == parts
-        assert (await store.turn_state(story.id)).steps[0].parts == parts
+        step = (await store.turn_state(story.id)).step
+        assert step is not None
+        assert step.parts == parts
 
         await store.append(story.id, [story.part(story.text("prt_1", "other")), story.delta("prt_1", "!")])
         assert (await store.message(story.id, "msg_a1")).parts[0] == story.text("prt_1", "other!")
