@@ -74,6 +74,13 @@ def test_an_error_is_told_in_the_shape_that_clients_know(error: HoldfastError, s
     assert json.loads(answer.json) == body
 
 
+def test_a_defect_in_the_second_api_is_tagged_too():
+    body = json.loads(answer_to(RuntimeError("secret detail"), second_api=True).json)
+
+    assert body["_tag"] == "UnknownError"
+    assert body["ref"].startswith("err_")
+
+
 def test_every_error_of_ours_has_an_answer_that_says_whose_fault_it_is():
     def kinds(kind: type[HoldfastError]) -> list[type[HoldfastError]]:
         return [kind, *(found for below in kind.__subclasses__() for found in kinds(below))]

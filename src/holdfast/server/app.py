@@ -17,7 +17,7 @@ from holdfast.server.asgi import JSON, App, Header, HttpScope, Message, Receive,
 from holdfast.server.auth import CHALLENGE, Gate, Refusal
 from holdfast.server.bodies import raw_answer
 from holdfast.server.document import document
-from holdfast.server.errors import Refused, answer_to, named
+from holdfast.server.errors import Answer, Refused, answer_to, named, tagged
 from holdfast.server.opencode import (
     EventStreams,
     InstanceProvider,
@@ -42,6 +42,7 @@ Holdfast {__version__}
 """
 
 _DOCUMENT: Final = "/doc"
+_SECOND_API: Final = "/api/"
 _VARY: Final[Header] = (b"vary", b"Origin")
 
 
@@ -114,7 +115,7 @@ class _Server:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         refusal = self._gate.refuse_place(headers, scope["scheme"])
         if refusal is not None:
-            await _refuse(send, refusal, (_VARY,))
+            await _refuse(scope, send, refusal, (_VARY,))
             return
         origin = headers.get(b"origin")
         common = (_VARY,) if origin is None else (_VARY, (b"access-control-allow-origin", origin))
@@ -128,7 +129,7 @@ class _Server:
         if refusal is None and (b"%00" in scope["query_string"] or b"%00" in scope.get("raw_path", b"")):
             refusal = Refusal(400, "NUL characters are nowhere part of a name.")
         if refusal is not None:
-            await _refuse(send, refusal, common)
+            await _refuse(scope, send, refusal, common)
             return
         await self._dispatch(scope, headers, receive, _Answering(send, common, is_head=scope["method"] == "HEAD"))
 
@@ -137,7 +138,7 @@ class _Server:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         refusal = self._gate.refuse_place(headers, "https" if scope["scheme"] == "wss" else "http")
         if refusal is not None:
-            await self._sockets.refuse(scope, receive, send, named(refusal.status, refusal.reason or ""))
+            await self._sockets.refuse(scope, receive, send, _answer_of(refusal, scope))
             return
         is_known = self._gate.refuse_stranger(headers, scope["query_string"]) is None
         await self._sockets(scope, receive, send, is_known=is_known)
@@ -149,7 +150,7 @@ class _Server:
         if scope["method"] != "OPTIONS":
             refusal = self._gate.refuse_stranger(headers, scope["query_string"])
             if refusal is not None and not self._stream_face.vouches_for(scope, headers):
-                await _refuse(send, refusal, ())
+                await _refuse(scope, send, refusal, ())
                 return
         try:
             await self._stream_face(scope, headers, receive, send)
@@ -177,7 +178,7 @@ class _Server:
         except Exception as error:
             if send.started:
                 raise
-            answer = answer_to(error)
+            answer = answer_to(error, second_api=_is_second(scope))
             more = error.headers if isinstance(error, Refused) else ()
             await respond(send, answer.status, answer.json, [JSON, *more])
 
@@ -202,12 +203,24 @@ class _Answering:
         await self._send(message)
 
 
-async def _refuse(send: Send, refusal: Refusal, common: Sequence[Header]) -> None:
-    if refusal.reason is None:
-        await respond(send, refusal.status, headers=(*common, CHALLENGE))
-    else:
-        answer = named(refusal.status, refusal.reason)
+async def _refuse(scope: HttpScope, send: Send, refusal: Refusal, common: Sequence[Header]) -> None:
+    if refusal.reason is not None:
+        answer = _answer_of(refusal, scope)
         await respond(send, answer.status, answer.json, (*common, JSON))
+    elif _is_second(scope):
+        answer = tagged(named(refusal.status, "Authentication required"))
+        await respond(send, answer.status, answer.json, (*common, JSON, CHALLENGE))
+    else:
+        await respond(send, refusal.status, headers=(*common, CHALLENGE))
+
+
+def _answer_of(refusal: Refusal, scope: HttpScope) -> Answer:
+    answer = named(refusal.status, refusal.reason or "")
+    return tagged(answer) if _is_second(scope) else answer
+
+
+def _is_second(scope: HttpScope) -> bool:
+    return scope["path"].startswith(_SECOND_API)
 
 
 def _preflight(headers: Mapping[bytes, bytes]) -> Sequence[Header]:

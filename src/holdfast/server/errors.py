@@ -1,4 +1,5 @@
-"""Errors as HTTP answers, in the shapes that OpenCode's clients know. Whose fault it is decides the status.
+"""Errors as HTTP answers, in the shapes that OpenCode's clients know. Whose fault it is decides the status. The second API
+(`/api/*`) has shapes of its own: there every error is tagged.
 
 What is not one of our errors is a defect: the answer is an honest 500 with a `ref`, and the log has the traceback under
 the same ref. No answer carries a traceback or a secret.
@@ -54,10 +55,15 @@ class NamedError(Wire):
 
 
 class TaggedError(Wire):
-    """The shape of some: `{"_tag": "SessionBusyError", "sessionID": …, "message": …}`."""
+    """The shape of some, and of all below `/api`: `{"_tag": "SessionBusyError", "sessionID": …, "message": …}`. `kind`,
+    `field`, `hint` and `ref` as in `ErrorData`."""
 
     tag: str = msgspec.field(name="_tag")
     message: str
+    kind: str | None = None
+    field: str | None = None
+    hint: str | None = None
+    ref: str | None = None
     session_id: str | None = None
     request_id: str | None = None
     pty_id: str | None = None
@@ -81,6 +87,7 @@ class Answer(msgspec.Struct, frozen=True):
         return to_json(self.body)
 
 
+SESSION: Final = "Session"
 PROVIDER: Final = "Provider"
 PROJECT: Final = "Project"
 
@@ -101,11 +108,14 @@ _TAGGED: Final = {
 
 _KINDS: Final = {
     "sessionID": "Params",
+    "ptyID": "Params",
     "directory": "Query",
     "limit": "Query",
     "before": "Query",
     "start": "Query",
     "after": "Query",
+    "cursor": "Query",
+    "path": "Query",
 }
 """The part of the request in which a field stands, where it is not the body."""
 
@@ -122,8 +132,35 @@ _STATUS_NAMES: Final = {
 }
 
 
-def answer_to(error: BaseException) -> Answer:
+_SECOND_TAGS: Final = {"BadRequest": "InvalidRequestError", "UnavailableError": "ServiceUnavailableError"}
+"""What the second API calls an error of the first one, where that is another word."""
+
+
+def answer_to(error: BaseException, *, second_api: bool = False) -> Answer:
     """The answer to a request that failed with this."""
+    answer = _answer_to(error)
+    if not second_api:
+        return answer
+    if isinstance(error, NotFound) and error.kind == SESSION:
+        tag = "SessionNotFoundError"
+        return Answer(404, TaggedError(tag=tag, session_id=error.id, message=error.message, hint=error.hint))
+    return tagged(answer)
+
+
+def tagged(answer: Answer) -> Answer:
+    """The same in the second API."""
+    body = answer.body
+    if not isinstance(body, NamedError):
+        return answer
+    data = body.data
+    tag = _SECOND_TAGS.get(body.name, body.name)
+    return Answer(
+        answer.status,
+        TaggedError(tag=tag, message=data.message, kind=data.kind, field=data.field, hint=data.hint, ref=data.ref),
+    )
+
+
+def _answer_to(error: BaseException) -> Answer:
     match error:
         case Refused():
             return error.answer

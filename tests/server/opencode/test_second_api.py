@@ -39,7 +39,7 @@ async def test_a_location_that_is_none_is_refused(server: Server, route: str):
     for directory in ("relative", "/does/not/exist", "/dev/null"):
         answer = await server.api.get(f"/api/{route}", params={"location[directory]": directory})
         assert answer.status_code == 400
-        assert answer.json()["data"]["field"] == "directory"
+        assert (answer.json()["_tag"], answer.json()["field"]) == ("InvalidRequestError", "directory")
 
 
 async def test_agents_are_those_of_the_first_api(server: Server):
@@ -76,11 +76,47 @@ async def test_models_and_providers_say_how_they_are_reached_and_what_they_cost(
     assert m["limit"] == {"context": 300_000, "output": 8000}
 
 
-async def test_a_provider_or_integration_that_is_not_there_is_not_found(server: Server):
+async def test_a_provider_that_is_not_there_is_not_found_and_an_integration_is_null(server: Server):
     answer = await server.api.get("/api/provider/none")
 
     assert (answer.status_code, answer.json()["_tag"]) == (404, "ProviderNotFoundError")
-    assert (await server.api.get("/api/integration/none")).status_code == 404
+    answer = await server.api.get("/api/integration/none")
+    assert (answer.status_code, answer.json()["data"]) == (200, None)
+
+
+async def test_every_error_of_the_second_api_is_tagged(server: Server):
+    """As its clients tell errors apart; those of the first API are named."""
+    for method, path, body, expected in (
+        ("GET", "/api/session/ses_none/permission", None, {"_tag": "SessionNotFoundError", "sessionID": "ses_none"}),
+        ("POST", "/api/session/ses_none/interrupt", None, {"_tag": "SessionNotFoundError", "sessionID": "ses_none"}),
+        ("GET", "/api/session/nope/question", None, {"_tag": "InvalidRequestError", "field": "sessionID"}),
+        ("GET", "/api/fs/find", None, {"_tag": "InvalidRequestError", "kind": "Query"}),
+        ("GET", "/api/pty/nope", None, {"_tag": "InvalidRequestError", "kind": "Params"}),
+        ("POST", "/api/pty", b'{"command": 5}', {"_tag": "InvalidRequestError", "kind": "Payload"}),
+        ("POST", "/api/pty", b"{", {"_tag": "InvalidRequestError", "kind": "Payload"}),
+        ("GET", "/api/fs/list?path=none", None, {"_tag": "NotFoundError"}),
+        ("GET", "/api/session", None, {"_tag": "NotImplementedError"}),
+        ("GET", "/api/nope", None, {"_tag": "NotFoundError"}),
+        ("DELETE", "/api/agent", None, {"_tag": "MethodNotAllowed"}),
+    ):
+        answer = (await server.api.request(method, path, content=body)).json()
+        assert answer.items() >= expected.items(), path
+        assert answer["message"]
+        assert "name" not in answer
+
+
+async def test_a_stranger_is_told_so_in_the_words_of_the_second_api(server_with_password: Server):
+    api = server_with_password.api
+    answer = await api.get("/api/agent")
+    page = await api.get("/api/agent", headers={"origin": "https://example.org"})
+
+    assert (answer.status_code, answer.json()) == (
+        401,
+        {"_tag": "UnauthorizedError", "message": "Authentication required"},
+    )
+    assert "Basic" in answer.headers["www-authenticate"]
+    assert (page.status_code, page.json()["_tag"]) == (403, "ForbiddenError")
+    assert (await api.get("/agent")).content == b""
 
 
 async def test_a_provider_with_a_variable_for_its_key_is_an_integration(tmp_path: Path):

@@ -9,7 +9,7 @@ from litestar.params import HeaderParameter, PathParameter, QueryParameter, Skip
 
 from holdfast.core.errors import Invalid
 from holdfast.core.wire import Wire
-from holdfast.server.errors import NamedError
+from holdfast.server.errors import NamedError, TaggedError
 from holdfast.service.instances import Instance, Instances
 
 LIMIT_MAX: Final = 1_000_000
@@ -75,6 +75,7 @@ def documented(
     *,
     missing: str | None = None,
     missing_shape: type[Wire] = NamedError,
+    invalid_shape: type[Wire] = NamedError,
     status: int = 200,
     media_type: str = "application/json",
 ) -> dict[str, Any]:
@@ -82,9 +83,14 @@ def documented(
     responses = {
         status: ResponseSpec(shape, generate_examples=False, description=description, media_type=media_type),
         400: ResponseSpec(
-            NamedError, generate_examples=False, description="The request is wrong; the message says where."
+            invalid_shape, generate_examples=False, description="The request is wrong; the message says where."
         ),
     }
     if missing is not None:
         responses[404] = ResponseSpec(missing_shape, generate_examples=False, description=missing)
     return {"status_code": status, "responses": responses}
+
+
+def documented_second(shape: Any, description: str = "Done.", **more: Any) -> dict[str, Any]:
+    """The same for a route of the second API, whose errors are all tagged."""
+    return documented(shape, description, **more, missing_shape=TaggedError, invalid_shape=TaggedError)

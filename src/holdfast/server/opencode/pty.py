@@ -108,7 +108,8 @@ class PtySockets:
         try:
             connection = self._open(scope, is_known)
         except Exception as error:
-            await self.refuse(scope, receive, send, answer_to(error))
+            is_second = scope["path"].startswith("/api/")
+            await self.refuse(scope, receive, send, answer_to(error, second_api=is_second))
             return
         await receive()
         await send({"type": "websocket.accept"})

@@ -30,8 +30,8 @@ from holdfast.core.permissions import PermissionAction
 from holdfast.core.session import SessionModel
 from holdfast.core.wire import Wire
 from holdfast.server.bodies import answer
-from holdfast.server.errors import PROVIDER, TaggedError
-from holdfast.server.opencode.parameters import InstanceOfLocation, documented
+from holdfast.server.errors import PROVIDER
+from holdfast.server.opencode.parameters import InstanceOfLocation, documented_second
 from holdfast.service.instances import Instance
 from holdfast.service.offers import OfferService
 
@@ -215,8 +215,10 @@ class Integrations(Wire):
 
 
 class OneIntegration(Wire):
+    """`data` is null for a provider that is not known."""
+
     location: Location
-    data: Integration
+    data: Integration | None
 
 
 class LocatedCommands(Wire):
@@ -241,31 +243,31 @@ IntegrationId = Annotated[str, PathParameter(name="integrationID")]
 
 
 def second_api_routes(offers: OfferService) -> Sequence[HTTPRouteHandler]:
-    @get("/api/health", summary="Is the server up?", **documented(Healthy))
+    @get("/api/health", summary="Is the server up?", **documented_second(Healthy))
     async def health() -> Response[bytes]:
         return answer(Healthy(healthy=True))
 
-    @get("/api/location", summary="The directory and its project", **documented(Location))
+    @get("/api/location", summary="The directory and its project", **documented_second(Location))
     async def location(located: InstanceOfLocation) -> Response[bytes]:
         return answer(location_of(located))
 
-    @get("/api/agent", summary="Agents", **documented(LocatedAgents))
+    @get("/api/agent", summary="Agents", **documented_second(LocatedAgents))
     async def agents(located: InstanceOfLocation) -> Response[bytes]:
         return answer(LocatedAgents(location=location_of(located), data=tuple(map(_agent, located.agents.values()))))
 
-    @get("/api/model", summary="Models", **documented(LocatedModels))
+    @get("/api/model", summary="Models", **documented_second(LocatedModels))
     async def models(located: InstanceOfLocation) -> Response[bytes]:
         known = [model for provider in _providers(located) for model in provider.models.values()]
         return answer(LocatedModels(location=location_of(located), data=tuple(map(_model, known))))
 
-    @get("/api/provider", summary="Providers that are configured", **documented(LocatedProviders))
+    @get("/api/provider", summary="Providers that are configured", **documented_second(LocatedProviders))
     async def providers(located: InstanceOfLocation) -> Response[bytes]:
         return answer(LocatedProviders(location=location_of(located), data=tuple(map(_provider, _providers(located)))))
 
     @get(
         "/api/provider/{providerID:str}",
         summary="One provider",
-        **documented(OneProvider, missing="There is no such provider.", missing_shape=TaggedError),
+        **documented_second(OneProvider, missing="There is no such provider."),
     )
     async def one_provider(provider_id: ProviderId, located: InstanceOfLocation) -> Response[bytes]:
         for provider in _providers(located):
@@ -273,33 +275,31 @@ def second_api_routes(offers: OfferService) -> Sequence[HTTPRouteHandler]:
                 return answer(OneProvider(location=location_of(located), data=_provider(provider)))
         raise NotFound(PROVIDER, provider_id)
 
-    @get("/api/integration", summary="How providers are given their keys", **documented(Integrations))
+    @get("/api/integration", summary="How providers are given their keys", **documented_second(Integrations))
     async def integrations(located: InstanceOfLocation) -> Response[bytes]:
         return answer(Integrations(location=location_of(located), data=_integrations(located)))
 
     @get(
         "/api/integration/{integrationID:str}",
         summary="How one provider is given its key",
-        **documented(OneIntegration, missing="There is no such integration."),
+        **documented_second(OneIntegration),
     )
     async def one_integration(integration_id: IntegrationId, located: InstanceOfLocation) -> Response[bytes]:
-        for integration in _integrations(located):
-            if integration.id == integration_id:
-                return answer(OneIntegration(location=location_of(located), data=integration))
-        raise NotFound("Integration", integration_id)
+        found = next((one for one in _integrations(located) if one.id == integration_id), None)
+        return answer(OneIntegration(location=location_of(located), data=found))
 
-    @get("/api/command", summary="Commands", **documented(LocatedCommands))
+    @get("/api/command", summary="Commands", **documented_second(LocatedCommands))
     async def commands(located: InstanceOfLocation) -> Response[bytes]:
         return answer(LocatedCommands(location=location_of(located), data=tuple(map(_command, located.commands))))
 
-    @get("/api/skill", summary="Skills", **documented(LocatedSkills))
+    @get("/api/skill", summary="Skills", **documented_second(LocatedSkills))
     async def skills(located: InstanceOfLocation) -> Response[bytes]:
         return answer(LocatedSkills(location=location_of(located), data=await offers.skills(located)))
 
     @get(
         "/api/reference",
         summary="Other projects that agents may look at",
-        **documented(References, "None: there are no references here."),
+        **documented_second(References, "None: there are no references here."),
     )
     async def references(located: InstanceOfLocation) -> Response[bytes]:
         return answer(References(location=location_of(located), data=()))

@@ -11,8 +11,7 @@ from holdfast.core.errors import Invalid
 from holdfast.core.wire import Wire
 from holdfast.core.workspace import Pty, PtyTicket
 from holdfast.server.bodies import JsonBody, answer
-from holdfast.server.errors import TaggedError
-from holdfast.server.opencode.parameters import InstanceOfLocation, documented
+from holdfast.server.opencode.parameters import InstanceOfLocation, documented_second
 from holdfast.server.opencode.pty import NO_PTY, PtyId, checked_pty
 from holdfast.server.opencode.second_api import Location, location_of
 from holdfast.service.pty import NewPty, PtyPatch, PtyService
@@ -34,17 +33,17 @@ class LocatedTicket(Wire):
 
 
 def second_api_pty_routes(ptys: PtyService) -> Sequence[HTTPRouteHandler]:
-    missing: dict[str, Any] = {"missing": NO_PTY, "missing_shape": TaggedError}
+    missing: dict[str, Any] = {"missing": NO_PTY}
 
-    @get("/api/pty", summary="Terminals that run", **documented(LocatedPtys))
+    @get("/api/pty", summary="Terminals that run", **documented_second(LocatedPtys))
     async def list_ptys(located: InstanceOfLocation) -> Response[bytes]:
         return answer(LocatedPtys(location=location_of(located), data=ptys.list(located.directory)))
 
-    @post("/api/pty", summary="Open a terminal", dto=JsonBody[NewPty], **documented(LocatedPty))
+    @post("/api/pty", summary="Open a terminal", dto=JsonBody[NewPty], **documented_second(LocatedPty))
     async def create_pty(located: InstanceOfLocation, data: JSONBody[NewPty]) -> Response[bytes]:
         return answer(LocatedPty(location=location_of(located), data=await ptys.create(located.directory, data)))
 
-    @get("/api/pty/{ptyID:str}", summary="A terminal", **documented(LocatedPty, **missing))
+    @get("/api/pty/{ptyID:str}", summary="A terminal", **documented_second(LocatedPty, **missing))
     async def get_pty(located: InstanceOfLocation, pty_id: PtyId) -> Response[bytes]:
         found = ptys.get(located.directory, checked_pty(pty_id))
         return answer(LocatedPty(location=location_of(located), data=found))
@@ -53,7 +52,7 @@ def second_api_pty_routes(ptys: PtyService) -> Sequence[HTTPRouteHandler]:
         "/api/pty/{ptyID:str}",
         summary="Rename or resize a terminal",
         dto=JsonBody[PtyPatch],
-        **documented(LocatedPty, **missing),
+        **documented_second(LocatedPty, **missing),
     )
     async def update_pty(located: InstanceOfLocation, pty_id: PtyId, data: JSONBody[PtyPatch]) -> Response[bytes]:
         changed = ptys.update(located.directory, checked_pty(pty_id), data)
@@ -62,7 +61,7 @@ def second_api_pty_routes(ptys: PtyService) -> Sequence[HTTPRouteHandler]:
     @delete(
         "/api/pty/{ptyID:str}",
         summary="End a terminal and all it started",
-        **documented(None, status=204, **missing),
+        **documented_second(None, status=204, **missing),
     )
     async def remove_pty(located: InstanceOfLocation, pty_id: PtyId) -> None:
         await ptys.remove(located.directory, checked_pty(pty_id))
@@ -70,7 +69,7 @@ def second_api_pty_routes(ptys: PtyService) -> Sequence[HTTPRouteHandler]:
     @post(
         "/api/pty/{ptyID:str}/connect-token",
         summary="A ticket for one connection",
-        **documented(LocatedTicket, **missing),
+        **documented_second(LocatedTicket, **missing),
     )
     async def connect_token(located: InstanceOfLocation, pty_id: PtyId) -> Response[bytes]:
         ticket = ptys.ticket(located.directory, checked_pty(pty_id))
@@ -79,7 +78,7 @@ def second_api_pty_routes(ptys: PtyService) -> Sequence[HTTPRouteHandler]:
     @get(
         "/api/pty/{ptyID:str}/connect",
         summary="Follow a terminal (WebSocket)",
-        **documented(bool, "Never: the connection becomes a WebSocket.", **missing),
+        **documented_second(bool, "Never: the connection becomes a WebSocket.", **missing),
     )
     async def connect(
         pty_id: PtyId,

@@ -14,8 +14,7 @@ from holdfast.core.permissions import PermissionRequest
 from holdfast.core.questions import QuestionRequest
 from holdfast.core.wire import Wire
 from holdfast.server.bodies import JsonBody, answer
-from holdfast.server.errors import TaggedError
-from holdfast.server.opencode.parameters import InstanceOfLocation, RequestId, SessionId, documented
+from holdfast.server.opencode.parameters import InstanceOfLocation, RequestId, SessionId, documented_second
 from holdfast.server.opencode.requests import NO_REQUEST, PermissionAnswer, QuestionAnswers
 from holdfast.server.opencode.second_api import Location, location_of
 from holdfast.server.opencode.sessions import NO_SESSION
@@ -91,14 +90,14 @@ class FileEntries(Wire):
 def second_api_request_routes(
     requests: RequestService, sessions: SessionService, turns: TurnService, files: FileService
 ) -> Sequence[HTTPRouteHandler]:
-    missing: dict[str, Any] = {"missing": NO_REQUEST, "missing_shape": TaggedError}
+    missing: dict[str, Any] = {"missing": NO_REQUEST}
 
-    @get("/api/permission/request", summary="Permission requests that wait", **documented(LocatedPermissions))
+    @get("/api/permission/request", summary="Permission requests that wait", **documented_second(LocatedPermissions))
     async def permissions(located: InstanceOfLocation) -> Response[bytes]:
         found = tuple(map(_permission, await requests.permissions(located.directory)))
         return answer(LocatedPermissions(location=location_of(located), data=found))
 
-    @get("/api/question/request", summary="Questions that wait", **documented(LocatedQuestions))
+    @get("/api/question/request", summary="Questions that wait", **documented_second(LocatedQuestions))
     async def questions(located: InstanceOfLocation) -> Response[bytes]:
         found = await requests.questions(located.directory)
         return answer(LocatedQuestions(location=location_of(located), data=found))
@@ -106,7 +105,7 @@ def second_api_request_routes(
     @get(
         "/api/session/{sessionID:str}/permission",
         summary="Permission requests of a session that wait",
-        **documented(SessionPermissions, missing=NO_SESSION),
+        **documented_second(SessionPermissions, missing=NO_SESSION),
     )
     async def session_permissions(session_id: SessionId) -> Response[bytes]:
         return answer(SessionPermissions(data=tuple(map(_permission, await permissions_of(session_id)))))
@@ -114,7 +113,7 @@ def second_api_request_routes(
     @get(
         "/api/session/{sessionID:str}/permission/{requestID:str}",
         summary="A permission request that waits",
-        **documented(SessionPermission, **missing),
+        **documented_second(SessionPermission, **missing),
     )
     async def session_permission(session_id: SessionId, request_id: RequestId) -> Response[bytes]:
         for request in await permissions_of(session_id):
@@ -126,7 +125,7 @@ def second_api_request_routes(
         "/api/session/{sessionID:str}/permission/{requestID:str}/reply",
         summary="Reply to a permission request",
         dto=JsonBody[PermissionAnswer],
-        **documented(None, status=204, **missing),
+        **documented_second(None, status=204, **missing),
     )
     async def reply(session_id: SessionId, request_id: RequestId, data: JSONBody[PermissionAnswer]) -> None:
         await sessions.get(session_id)
@@ -135,7 +134,7 @@ def second_api_request_routes(
     @get(
         "/api/session/{sessionID:str}/question",
         summary="Questions of a session that wait",
-        **documented(SessionQuestions, missing=NO_SESSION),
+        **documented_second(SessionQuestions, missing=NO_SESSION),
     )
     async def session_questions(session_id: SessionId) -> Response[bytes]:
         return answer(SessionQuestions(data=await questions_of(session_id)))
@@ -144,7 +143,7 @@ def second_api_request_routes(
         "/api/session/{sessionID:str}/question/{requestID:str}/reply",
         summary="Answer a question",
         dto=JsonBody[QuestionAnswers],
-        **documented(None, status=204, **missing),
+        **documented_second(None, status=204, **missing),
     )
     async def answer_question(session_id: SessionId, request_id: RequestId, data: JSONBody[QuestionAnswers]) -> None:
         await check_question(session_id, request_id)
@@ -153,13 +152,13 @@ def second_api_request_routes(
     @post(
         "/api/session/{sessionID:str}/question/{requestID:str}/reject",
         summary="Dismiss a question",
-        **documented(None, status=204, **missing),
+        **documented_second(None, status=204, **missing),
     )
     async def reject_question(session_id: SessionId, request_id: RequestId) -> None:
         await check_question(session_id, request_id)
         await requests.reject_question(request_id)
 
-    @get("/api/session/active", summary="Sessions with a turn that runs", **documented(ActiveSessions))
+    @get("/api/session/active", summary="Sessions with a turn that runs", **documented_second(ActiveSessions))
     async def active() -> Response[bytes]:
         running = {session_id: Running(type="running") for session_id in await turns.running()}
         return answer(ActiveSessions(data=running))
@@ -167,7 +166,7 @@ def second_api_request_routes(
     @post(
         "/api/session/{sessionID:str}/interrupt",
         summary="Stop the running turn",
-        **documented(None, status=204, missing=NO_SESSION),
+        **documented_second(None, status=204, missing=NO_SESSION),
     )
     async def interrupt(session_id: SessionId) -> None:
         await turns.abort(session_id)
@@ -175,7 +174,7 @@ def second_api_request_routes(
     @get(
         "/api/fs/list",
         summary="Entries of a directory",
-        **documented(FileEntries, missing="There is no such directory."),
+        **documented_second(FileEntries, missing="There is no such directory."),
     )
     async def list_files(
         located: InstanceOfLocation, path: Annotated[str, QueryParameter(name="path")] = ""
@@ -183,7 +182,11 @@ def second_api_request_routes(
         found = tuple(FileEntry(path=node.path, type=node.type) for node in await files.list(located.directory, path))
         return answer(FileEntries(location=location_of(located), data=found))
 
-    @get("/api/fs/find", summary="Files and directories by name", **documented(FileEntries, "The closest name first."))
+    @get(
+        "/api/fs/find",
+        summary="Files and directories by name",
+        **documented_second(FileEntries, "The closest name first."),
+    )
     async def find_files(
         located: InstanceOfLocation,
         wanted: Annotated[str, QueryParameter(name="query")],
