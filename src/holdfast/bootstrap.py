@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import structlog
@@ -110,15 +110,7 @@ class Application:
         clock = SystemClock()
         tool_output = _state_directory(settings) / "tool-output"
         connections = Connections()
-        seal = Seal(
-            own_directory(settings.environ, settings.home) / "auth.key", environ=settings.environ, entropy=os.urandom
-        )
-        credentials = Credentials(
-            settings.data / "auth.json" if settings.data is not None else None,
-            seal=seal,
-            environ=settings.environ,
-            home=settings.home,
-        )
+        seal, credentials, grants = stored_keys(settings.data, settings.environ, settings.home)
         configuration = Configuration(
             environ=settings.environ,
             home=settings.home,
@@ -139,7 +131,6 @@ class Application:
             home=settings.home,
             formatters=Formatters(processes, formatters.configured),
         )
-        grants = SealedGrants(settings.data / "mcp-auth.json" if settings.data is not None else None, seal)
         mcp = McpService(processes, clock=clock, grants=grants)
         lsp = LspService(processes, clock=clock)
 
@@ -271,6 +262,22 @@ class Application:
                     await asyncio.sleep(_COMPACT_PAUSE_SECONDS)
             except HoldfastError as error:
                 log.error("compaction.failed", reason=error.message)
+
+
+class StoredKeys(NamedTuple):
+    seal: Seal
+    credentials: Credentials
+    grants: SealedGrants
+
+
+def stored_keys(data: Path | None, environ: Mapping[str, str], home: Path) -> StoredKeys:
+    """The files of secrets of a data directory, and what they are sealed with. Reads nothing yet."""
+    seal = Seal(own_directory(environ, home) / "auth.key", environ=environ, entropy=os.urandom)
+    return StoredKeys(
+        seal,
+        Credentials(data / "auth.json" if data is not None else None, seal=seal, environ=environ, home=home),
+        SealedGrants(data / "mcp-auth.json" if data is not None else None, seal),
+    )
 
 
 def open_reader(data: Path) -> SqliteReader:

@@ -279,7 +279,7 @@ def doctor(
     host: str = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 4096,
 ) -> None:
-    """Check this machine: Python, data directory, database, configuration, programs, port. Changes nothing."""
+    """Check this machine: Python, data directory, database, stored keys, configuration, programs, port. Changes nothing."""
     from holdfast.cli.data import data_directory
     from holdfast.cli.doctor import doctor as command
 

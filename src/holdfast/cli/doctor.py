@@ -6,7 +6,7 @@ import platform
 import shutil
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -16,14 +16,16 @@ from rich.text import Text
 
 from holdfast import __version__
 from holdfast.agent.providers.connections import Connections
-from holdfast.bootstrap import open_reader, server_of
+from holdfast.bootstrap import StoredKeys, open_reader, server_of, stored_keys
 from holdfast.cli.outcome import FAILED
 from holdfast.cli.words import counted
 from holdfast.client import Client
-from holdfast.core.errors import HoldfastError, StorageError
+from holdfast.core.errors import Conflict, HoldfastError, Invalid, StorageError
 from holdfast.core.store import SessionQuery
+from holdfast.core.subscriptions import SigningKey
 from holdfast.service.config import Configuration
 from holdfast.service.projects import find_place
+from holdfast.service.signing import closed, is_clear
 
 SPACE_WARN_BYTES: Final = 2 << 30
 SPACE_FAIL_BYTES: Final = 100 << 20
@@ -58,14 +60,17 @@ async def findings(data: Path, directory: Path, host: str, port: int) -> AsyncIt
     for finding in (*check_data(data), *check_programs()):
         yield finding
     yield await check_database(data)
-    yield await check_configuration(directory)
+    keys = stored_keys(data, os.environ, Path.home())
+    for finding in check_keys(keys, await _signing_keys(data)):
+        yield finding
+    yield await check_configuration(directory, keys)
     yield await check_address(host, port)
 
 
 def check_data(data: Path) -> Iterator[Finding]:
     if not data.exists():
         parent = next(parent for parent in data.parents if parent.exists())
-        if parent.is_dir() and os.access(parent, os.W_OK):
+        if _can_be_made(data):
             yield Finding("ok", f"The data directory {data} will be made by the first start")
         else:
             yield Finding(
@@ -115,10 +120,66 @@ async def check_database(data: Path) -> Finding:
     return Finding("ok", f"Database: {counted(sessions, 'session')}, schema {reader.schema}, sound; {used}")
 
 
-async def check_configuration(directory: Path) -> Finding:
+def check_keys(keys: StoredKeys, signing: Sequence[SigningKey]) -> Iterator[Finding]:
+    """What is stored sealed, and whether a server could open it that is started as this command was."""
+    file = keys.seal.key_file
+    try:
+        has_key = keys.seal.has_key()
+    except (Invalid, Conflict) as error:
+        yield Finding(
+            "fail",
+            f"Stored keys cannot be opened, and none can be stored: {error.message}",
+            "Bring back the right one; or take it away, and give the keys again (/connect).",
+        )
+        return
+    if not has_key and not _can_be_made(file):
+        yield Finding(
+            "warn",
+            f"No keys can be stored, and nobody can subscribe to streams: {file} cannot be made",
+            f"Give this user write access to {file.parent}, or set HOLDFAST_AUTH_KEY.",
+        )
+    if has_key and _others_can_read(file):
+        yield Finding("warn", f"Others can read {file}, which opens the stored keys", f"chmod 600 {file}")
+    if any(is_clear(key) for key in signing):
+        yield Finding("warn", "Keys for signing webhooks are stored in clear", "Start the server: it seals them.")
+    kinds: tuple[tuple[str, Level, Callable[[], Mapping[str, str | None]], str], ...] = (
+        ("Keys of providers", "fail", keys.credentials.closed, "give the keys again (/connect)"),
+        ("Logins at MCP servers", "warn", keys.grants.closed, "log in again (/mcp)"),
+        ("Keys for signing webhooks", "warn", lambda: closed(signing, keys.seal), "let the server make new ones"),
+    )
+    count = closed_count = 0
+    for what, level, stored, remedy in kinds:
+        try:
+            found = stored()
+        except Conflict as error:
+            yield Finding(level, error.message, error.hint)
+            closed_count += 1
+            continue
+        count += len(found)
+        names: dict[str, list[str]] = {}
+        for name, reason in found.items():
+            if reason is not None:
+                names.setdefault(reason, []).append(name.partition(" ")[0])
+        for reason, of in names.items():
+            closed_count += len(of)
+            yield Finding(
+                level,
+                f"{what} cannot be opened: {', '.join(of)}. {reason}",
+                f"Bring back the {file.name} that they were sealed with (to {file.parent}), or set HOLDFAST_AUTH_KEY as it was "
+                f"for the server; or {remedy}.",
+            )
+    if not closed_count:
+        yield Finding(
+            "ok", f"{counted(count, 'stored key')}, which {keys.seal.place} opens" if count else "No stored keys"
+        )
+
+
+async def check_configuration(directory: Path, keys: StoredKeys) -> Finding:
     try:
         place = await find_place(str(directory))
-        configuration = Configuration(environ=os.environ, home=Path.home(), connections=Connections())
+        configuration = Configuration(
+            environ=os.environ, home=Path.home(), connections=Connections(), credentials=keys.credentials
+        )
         registry = configuration.providers(str(directory), place.worktree)
         model = registry.default_model()
         registry.model(model.provider_id, model.model_id)
@@ -141,6 +202,30 @@ def check_programs() -> Iterator[Finding]:
         yield Finding("ok", f"ripgrep: {ripgrep}")
     else:
         yield Finding("warn", "ripgrep (rg) is not installed", "Searching in files works without it, but slower.")
+
+
+async def _signing_keys(data: Path) -> Sequence[SigningKey]:
+    """None, if the database cannot be read: that was said already."""
+    try:
+        reader = open_reader(data)
+    except StorageError:
+        return ()
+    try:
+        return await reader.signing_keys()
+    except StorageError:
+        return ()
+    finally:
+        await reader.close()
+
+
+def _can_be_made(path: Path) -> bool:
+    parent = next(parent for parent in path.parents if parent.exists())
+    return parent.is_dir() and os.access(parent, os.W_OK)
+
+
+def _others_can_read(file: Path) -> bool:
+    """False if it is not there."""
+    return os.name == "posix" and file.exists() and bool(file.stat().st_mode & 0o077)
 
 
 async def check_address(host: str, port: int) -> Finding:

@@ -94,7 +94,9 @@ class SubscriptionStore(Protocol):
 
     async def remove(self, subscription_id: str) -> None: ...
 
-    async def signing_keys(self) -> Sequence[SigningKey]: ...
+    async def signing_keys(self) -> Sequence[SigningKey]:
+        """The oldest first."""
+        ...
 
     async def save_signing_key(self, key: SigningKey) -> None:
         """Adds it, or puts it in the place of the one with its id, of which nothing stays behind in the store's files."""

@@ -107,6 +107,13 @@ class Credentials:
                     self._write(kept)
             self._changes += 1
 
+    def closed(self) -> Mapping[str, str | None]:
+        """Every provider of which a key is stored here, and why that cannot be opened: None if it can. Raises Conflict."""
+        if self._file is None:
+            return dict.fromkeys(self._in_memory)
+        stored = self._read().credentials
+        return {id: self._seal.why_closed(sealed, id) for id, sealed in stored.items() if sealed}
+
     # --- reading
 
     def _all(self) -> dict[str, Credential]:

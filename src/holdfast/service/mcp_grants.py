@@ -2,6 +2,7 @@
 server it is for. What cannot be unsealed does not count: the user logs in again.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -47,14 +48,18 @@ class SealedGrants:
         if self._file is not None and key in self._read(self._file):
             self._write(self._file, {other: sealed for other, sealed in self._read(self._file).items() if other != key})
 
+    def closed(self) -> Mapping[str, str | None]:
+        """Every server for which there is a login, and why that cannot be opened: None if it can. Raises Conflict."""
+        if self._file is None:
+            return dict.fromkeys(self._in_memory)
+        return {key: self._seal.why_closed(sealed, key) for key, sealed in _stored(self._file).items()}
+
     def _read(self, file: Path) -> dict[str, bytes]:
         if self._sealed is None:
             try:
-                self._sealed = msgspec.json.decode(file.read_bytes(), type=dict[str, bytes])
-            except FileNotFoundError:
-                self._sealed = {}
-            except (OSError, msgspec.MsgspecError) as error:
-                log.warning("mcp.logins_unreadable", reason=type(error).__name__)
+                self._sealed = _stored(file)
+            except Conflict as error:
+                log.warning("mcp.logins_unreadable", reason=error.message)
                 self._sealed = {}
         return self._sealed
 
@@ -64,3 +69,13 @@ class SealedGrants:
         except OSError as error:
             raise unwritable(file, error) from error
         self._sealed = sealed
+
+
+def _stored(file: Path) -> dict[str, bytes]:
+    """Raises Conflict."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, bytes])
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.MsgspecError) as error:
+        raise Conflict(f"{file} cannot be read: {type(error).__name__}.") from None

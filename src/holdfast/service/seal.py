@@ -26,14 +26,23 @@ class Seal:
     """`entropy(n)` gives random bytes. Reads and writes the file of the key: call it in a thread."""
 
     def __init__(self, key_file: Path, *, environ: Mapping[str, str], entropy: Callable[[int], bytes]) -> None:
-        self._key_file = key_file
+        self.key_file = key_file
         self._environ = environ
         self._entropy = entropy
         self._making = threading.Lock()
 
     def stamp(self) -> Version:
         """Another one after each change of the key."""
-        return version_of(self._key_file)
+        return version_of(self.key_file)
+
+    @property
+    def place(self) -> str:
+        """Where the key is, or will be."""
+        return "HOLDFAST_AUTH_KEY" if self._environ.get("HOLDFAST_AUTH_KEY") else str(self.key_file)
+
+    def has_key(self) -> bool:
+        """Whether there is one already. Raises Invalid or Conflict for one that will not do."""
+        return self._key() is not None
 
     def close(self, plain: bytes, purpose: str) -> bytes:
         """Makes the key if there is none yet. Raises Invalid or Conflict if there is none to be had."""
@@ -49,28 +58,44 @@ class Seal:
         except InvalidTag:
             raise ValueError("sealed with another key") from None
 
+    def why_closed(self, sealed: bytes, purpose: str) -> str | None:
+        """Why this cannot be opened, in a sentence; None if it can."""
+        try:
+            self.open(sealed, purpose)
+        except ValueError:
+            return "It is sealed with another key."
+        except (Invalid, Conflict) as error:
+            return error.message
+        return None
+
     def _cipher(self, *, make: bool) -> AESGCM:
         """Raises Invalid or Conflict if there is no key to seal with."""
-        told = self._environ.get("HOLDFAST_AUTH_KEY")
-        if told:
-            return AESGCM(_key(told, "HOLDFAST_AUTH_KEY"))
-        try:
-            return AESGCM(_key(self._key_file.read_text("ascii"), str(self._key_file)))
-        except FileNotFoundError:
-            if not make:
-                raise Conflict(f"{self._key_file}, with which the stored keys are sealed, is not there.") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise Conflict(f"{self._key_file} cannot be read: {type(error).__name__}.") from error
-        key = self._entropy(_KEY_BYTES)
-        try:
-            self._key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            replace_file(self._key_file, base64.b64encode(key) + b"\n", mode=0o600)
-        except OSError as error:
-            raise unwritable(self._key_file, error) from error
+        key = self._key()
+        if key is None and make:
+            key = self._entropy(_KEY_BYTES)
+            try:
+                self.key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                replace_file(self.key_file, base64.b64encode(key) + b"\n", mode=0o600)
+            except OSError as error:
+                raise unwritable(self.key_file, error) from error
+        if key is None:
+            raise Conflict(f"{self.key_file}, with which the stored keys are sealed, is not there.")
         return AESGCM(key)
 
+    def _key(self) -> bytes | None:
+        """None: there is none yet. Raises Invalid or Conflict for one that will not do."""
+        told = self._environ.get("HOLDFAST_AUTH_KEY")
+        if told:
+            return _decoded(told, "HOLDFAST_AUTH_KEY")
+        try:
+            return _decoded(self.key_file.read_text("ascii"), str(self.key_file))
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise Conflict(f"{self.key_file} cannot be read: {type(error).__name__}.") from error
 
-def _key(text: str, place: str) -> bytes:
+
+def _decoded(text: str, place: str) -> bytes:
     with contextlib.suppress(binascii.Error):
         key = base64.b64decode(text.strip(), validate=True)
         if len(key) == _KEY_BYTES:

@@ -13,7 +13,7 @@ import asyncio
 import hmac
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
@@ -63,9 +63,9 @@ class Signer:
     async def load(self) -> None:
         """Call it once, at the start. Opens nothing; but seeds that lie there in clear, as they were stored before they were
         sealed, are sealed now if that is possible."""
-        self._keys = sorted(await self._store.signing_keys(), key=lambda key: key.created_ms)
+        self._keys = list(await self._store.signing_keys())
         for key in self._keys:
-            if _is_clear(key):
+            if is_clear(key):
                 self._seeds[key.kid] = key.private
                 try:
                     await self._store.save_signing_key(await self._sealed(key.kid, key.created_ms, key.private))
@@ -161,7 +161,12 @@ class Signer:
             log.warning(event, kid=kid, reason=reason)
 
 
-def _is_clear(key: SigningKey) -> bool:
+def closed(keys: Iterable[SigningKey], seal: Seal) -> Mapping[str, str | None]:
+    """Every stored key, by id, and why it cannot be opened: None if it can."""
+    return {key.kid: None if is_clear(key) else seal.why_closed(key.private, _purpose(key.kid)) for key in keys}
+
+
+def is_clear(key: SigningKey) -> bool:
     """A sealed seed is longer than a seed."""
     return len(key.private) == _SEED_BYTES
 

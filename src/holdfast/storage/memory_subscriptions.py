@@ -22,7 +22,7 @@ class MemorySubscriptions:
         self._subscriptions.pop(subscription_id, None)
 
     async def signing_keys(self) -> Sequence[SigningKey]:
-        return list(self._keys.values())
+        return sorted(self._keys.values(), key=lambda key: key.created_ms)
 
     async def save_signing_key(self, key: SigningKey) -> None:
         self._keys[key.kid] = key

@@ -23,7 +23,7 @@ def public_key(seed: bytes) -> bytes:
 
 
 async def stored(world: StreamWorld) -> list[SigningKey]:
-    return sorted(await world.store.subscriptions.signing_keys(), key=lambda key: key.created_ms)
+    return list(await world.store.subscriptions.signing_keys())
 
 
 async def published(world: StreamWorld) -> list[str]:

@@ -12,10 +12,12 @@ from holdfast.core.errors import StorageError
 from holdfast.core.offsets import Offset
 from holdfast.core.session import Session, SessionStatus
 from holdfast.core.store import Difference, Recorded, Scope, SessionQuery
+from holdfast.core.subscriptions import SigningKey
 from holdfast.storage.sqlite import search, verify, verify_streams
 from holdfast.storage.sqlite.database import DriverError, to_storage_error
 from holdfast.storage.sqlite.files import DATABASE_NAME, open_beside
 from holdfast.storage.sqlite.read import Queries
+from holdfast.storage.sqlite.subscriptions import signing_keys
 
 T = TypeVar("T")
 
@@ -49,6 +51,9 @@ class SqliteReader:
 
     async def record_count(self) -> int:
         return self._query(lambda queries: queries.database.one("SELECT count(*) FROM record")[0])
+
+    async def signing_keys(self) -> Sequence[SigningKey]:
+        return self._query(lambda queries: signing_keys(queries.database))
 
     async def damage(self) -> list[str]:
         """What is wrong with the file itself."""

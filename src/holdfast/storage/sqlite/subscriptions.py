@@ -34,8 +34,7 @@ class SqliteSubscriptions:
         await self._submit(lambda: self._database.run("DELETE FROM subscription WHERE id = ?", subscription_id))
 
     async def signing_keys(self) -> Sequence[SigningKey]:
-        rows = await self._query(lambda database: database.all("SELECT kid, created_ms, private FROM signing_key"))
-        return [SigningKey(*row) for row in rows]
+        return await self._query(signing_keys)
 
     async def save_signing_key(self, key: SigningKey) -> None:
         row = key.kid, key.created_ms, key.private
@@ -52,6 +51,11 @@ class SqliteSubscriptions:
                 self._database.run("DELETE FROM signing_key WHERE kid = ?", kid)
 
         await self._submit(remove)
+
+
+def signing_keys(database: Database) -> list[SigningKey]:
+    rows = database.all("SELECT kid, created_ms, private FROM signing_key ORDER BY created_ms")
+    return [SigningKey(*row) for row in rows]
 
 
 @contextmanager
