@@ -10,9 +10,14 @@ from holdfast.agent.tools.edit import Edit
 from holdfast.agent.tools.file_edits import FileEdits
 from holdfast.agent.tools.formatters import Formatters
 from holdfast.agent.tools.read import Read
+from holdfast.agent.tools.write import Write
+from holdfast.core.codec import decode
+from holdfast.core.events import FileEdited, FileWatcherUpdated, PartUpdated
 from holdfast.core.ids import IdGenerator
 from holdfast.core.messages import AssistantMessage, ToolCompleted, ToolError, ToolPart
+from holdfast.core.offsets import BEGINNING
 from holdfast.core.session import IDLE
+from holdfast.core.store import SessionScope
 from holdfast.storage.memory import MemoryStore
 from holdfast.testing.manual_clock import ManualClock
 from holdfast.testing.scripted_provider import ScriptedProvider, call, text
@@ -91,6 +96,61 @@ async def test_a_file_that_another_session_read_was_not_read_in_this_one(tmp_pat
         assert path.read_text() == "a\n"
 
 
+async def told(store: MemoryStore) -> list[tuple[str, str, str]]:
+    """What clients were told of files: the kind of event, the file, what became of it."""
+    records = await store.read(SessionScope(s.SESSION), after=BEGINNING, limit=10_000)
+    events = [decode(record.tag, record.data)[1] for record in records]
+    return [
+        (event.type, Path(event.file).name, event.event if isinstance(event, FileWatcherUpdated) else "")
+        for event in events
+        if isinstance(event, FileEdited | FileWatcherUpdated)
+    ]
+
+
+async def test_clients_are_told_which_files_changed_before_the_call_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("a\n")
+    read = call("read", {"filePath": str(path)})
+    edit = call("edit", {"filePath": str(path), "oldString": "a", "newString": "b"})
+    async with serving(ScriptedProvider([read], [edit], [text("Done.")]), *tools()) as server:
+        await server.prompt()
+        await server.engine.idle()
+
+        assert await told(server.store) == [("file.edited", "a.txt", ""), ("file.watcher.updated", "a.txt", "change")]
+        log = await server.log()
+        last = next(at for at, event in enumerate(log) if isinstance(event, FileWatcherUpdated))
+        after = log[last + 1]
+        assert isinstance(after, PartUpdated)
+        assert isinstance(after.part, ToolPart)
+        assert isinstance(after.part.state, ToolCompleted)
+
+
+async def test_a_change_that_changes_nothing_is_not_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("a\n")
+    read = call("read", {"filePath": str(path)})
+    write = call("write", {"filePath": str(path), "content": "a\n"})
+    async with serving(ScriptedProvider([read], [write], [text("Done.")]), *tools(), Write(FileEdits())) as server:
+        await server.prompt()
+        await server.engine.idle()
+
+        assert [type(state) for state in await states(server.store)] == [ToolCompleted, ToolCompleted]
+        assert await told(server.store) == []
+
+
+TOLD = [
+    ("file.edited", "a.txt", ""),
+    ("file.watcher.updated", "a.txt", "change"),
+    ("file.edited", "a.txt", ""),
+    ("file.watcher.updated", "a.txt", "change"),
+    ("file.edited", "b.txt", ""),
+    ("file.edited", "c.txt", ""),
+    ("file.watcher.updated", "a.txt", "unlink"),
+    ("file.watcher.updated", "b.txt", "add"),
+    ("file.watcher.updated", "c.txt", "add"),
+]
+
+
 async def story(directory: Path, lives: list[int]) -> None:
     for left in os.scandir(directory):
         os.unlink(left)
@@ -137,6 +197,7 @@ async def story(directory: Path, lives: list[int]) -> None:
         [getattr(state, "error", "") for state in done],
     )
     assert all("writes" not in (state.metadata or {}) for state in done)
+    assert await told(store) == TOLD, lives
     assert (await store.turn_state(s.SESSION)).status == IDLE
     assert all(m.info.time.completed for m in await store.history(s.SESSION) if isinstance(m.info, AssistantMessage))
 

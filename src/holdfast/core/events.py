@@ -82,6 +82,22 @@ class SessionCompacted(SessionEvent):
     type = "session.compacted"
 
 
+class FileEdited(SessionEvent):
+    """A tool of the session wrote a file (an absolute path). Written by the runner, before the call is completed."""
+
+    type = "file.edited"
+    file: str
+
+
+class FileWatcherUpdated(SessionEvent):
+    """What became of a file when a tool of the session changed it; of one that moved, its old place first. Written by the
+    runner, after all `file.edited` of the call."""
+
+    type = "file.watcher.updated"
+    file: str
+    event: Literal["add", "change", "unlink"]
+
+
 class CommandExecuted(SessionEvent):
     """A command that the user called by its name was carried out; `message_id` is the last message of its turn. Written by the
     service."""
@@ -252,6 +268,8 @@ Event = (
     | SessionErrored
     | SessionDiffed
     | SessionCompacted
+    | FileEdited
+    | FileWatcherUpdated
     | CommandExecuted
     | TodoUpdated
     | MessageUpdated

@@ -115,6 +115,8 @@ def reduce(get: Get, event: e.Event) -> tuple[Change, ...] | None:
             return (Put(STATUS, status),)
         case e.SessionIdled() | e.SessionErrored() | e.SessionDiffed() | e.SessionCompacted() | e.CommandExecuted():
             return ()
+        case e.FileEdited() | e.FileWatcherUpdated():
+            return ()
         case e.TodoUpdated(todos=todos):
             return (Put(TODO, TodoList(todos=todos)),)
         case e.MessageUpdated(info=info):

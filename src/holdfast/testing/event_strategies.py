@@ -103,7 +103,7 @@ def events(story: Story, *, deletions: bool = False) -> SearchStrategy[e.Event]:
         st.builds(story.status, statuses),
         st.lists(texts, max_size=2).map(lambda contents: story.todo(*contents)),
         st.builds(_updated, st.just(story.info), st.integers(0, 9), texts),
-        st.sampled_from([story.created(), story.idled(), story.diffed(), story.command()]),
+        st.sampled_from([story.created(), story.idled(), story.diffed(), story.command(), story.edited()]),
     ]
     if deletions:
         choices.append(st.builds(story.deleted))

@@ -75,6 +75,9 @@ class Story:
     def diffed(self) -> e.SessionDiffed:
         return e.SessionDiffed(session_id=self.id, diff=(FileDiff(file="a.py", additions=1, deletions=0),))
 
+    def edited(self, file: str = "/home/dev/project/a.py") -> e.FileEdited:
+        return e.FileEdited(session_id=self.id, file=file)
+
     def command(self, name: str = "init", *, message: str = "msg_a1") -> e.CommandExecuted:
         return e.CommandExecuted(session_id=self.id, name=name, arguments="", message_id=message)
 

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
 from holdfast.agent.tools import Tool, ToolContext, ToolFailure, ToolResult
-from holdfast.agent.tools.base import Subagent
+from holdfast.agent.tools.base import FileChange, Subagent
 from holdfast.core.questions import Question
 from holdfast.core.session import Todo
 
@@ -21,6 +22,7 @@ class FakeHost:
         self.answer = ""
         self.stamps: dict[str, str] = {}
         self.recorded: list[dict[str, Any]] = []
+        self.changes: list[tuple[str, str]] = []
 
     async def ask(self, questions: Sequence[Question]) -> tuple[tuple[str, ...], ...]:
         self.asked += questions
@@ -36,6 +38,9 @@ class FakeHost:
 
     async def seen(self, path: str) -> frozenset[str]:
         return frozenset({self.stamps[path]} if path in self.stamps else ())
+
+    async def changed(self, files: Sequence[FileChange]) -> None:
+        self.changes += [(file.kind, Path(file.path).name) for file in files]
 
     async def run_subagent(self, subagent: Subagent) -> tuple[str, str]:
         self.subagents.append(subagent)

@@ -56,6 +56,13 @@ async def test_a_patch_adds_changes_moves_and_deletes(session: Session) -> None:
     result = await session.call(PATCH, patchText=ALL)
 
     assert tree(directory) == AFTER
+    assert session.host.changes == [
+        ("add", "new.txt"),
+        ("change", "a.txt"),
+        ("unlink", "b.sh"),
+        ("add", "c.sh"),
+        ("unlink", "d.txt"),
+    ]
     assert stat.S_IMODE((directory / "c.sh").stat().st_mode) == 0o755
     assert result.title == "4 files"
     assert result.output.splitlines()[1:] == ["A sub/new.txt", "M a.txt", "M c.sh", "D d.txt"]

@@ -15,13 +15,15 @@ from holdfast.agent.runner.environment import Environment
 from holdfast.agent.runner.history import last_step
 from holdfast.agent.runner.session_log import SessionLog
 from holdfast.agent.tools import ToolFailure
-from holdfast.agent.tools.base import Subagent
+from holdfast.agent.tools.base import FileChange, Subagent
 from holdfast.agent.tools.stamps import SEEN, seen_in
 from holdfast.agent.turn.outcomes import BY_USER
 from holdfast.core.codec import decode, type_of
 from holdfast.core.errors import HoldfastError, NotFound
 from holdfast.core.events import (
     Event,
+    FileEdited,
+    FileWatcherUpdated,
     MessageUpdated,
     PartUpdated,
     QuestionAsked,
@@ -132,6 +134,12 @@ class Host:
             if not page.more:
                 return frozenset()
             before = page.messages[0].version
+
+    async def changed(self, files: Sequence[FileChange]) -> None:
+        session_id = self._log.session_id
+        edited = [FileEdited(session_id=session_id, file=file.path) for file in files if file.kind != "unlink"]
+        watched = [FileWatcherUpdated(session_id=session_id, file=file.path, event=file.kind) for file in files]
+        await self._log.append([*edited, *watched], key=f"changed:{self._part.id}")
 
     # --- subagents
 

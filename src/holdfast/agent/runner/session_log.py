@@ -25,8 +25,8 @@ class SessionLog:
         self.lease: Lease | None = None
         self._replied = asyncio.Event()
 
-    async def append(self, events: Sequence[Event] | Decide) -> None:
-        await self.store.append(self.session_id, events, lease=self.lease)
+    async def append(self, events: Sequence[Event] | Decide, *, key: str | None = None) -> None:
+        await self.store.append(self.session_id, events, key=key, lease=self.lease)
 
     async def state(self) -> TurnState:
         return await self.store.turn_state(self.session_id)

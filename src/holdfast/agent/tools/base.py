@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -26,6 +26,13 @@ class Subagent(msgspec.Struct, frozen=True, kw_only=True):
     model: MessageModel | None = None
 
 
+class FileChange(msgspec.Struct, frozen=True):
+    """`path` is absolute."""
+
+    path: str
+    kind: Literal["add", "change", "unlink"]
+
+
 class SessionHost(Protocol):
     """What a tool may do with the session that called it. All of it is recorded, and a call that is run again after a
     restart goes on with what its first run began: it does not ask twice or start a second subagent."""
@@ -42,6 +49,10 @@ class SessionHost(Protocol):
     async def seen(self, path: str) -> frozenset[str]:
         """Which contents of a file (an absolute path, without links) the LLM knows: the stamps in the newest step of this
         session that read or wrote it (`agent.tools.stamps`). Empty if none did."""
+        ...
+
+    async def changed(self, files: Sequence[FileChange]) -> None:
+        """Tell clients that the call changed these files, in this order. Once for a call: a second time tells nothing."""
         ...
 
     async def run_subagent(self, subagent: Subagent) -> tuple[str, str]:

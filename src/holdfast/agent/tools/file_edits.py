@@ -11,7 +11,8 @@ A call that is run again after the server died looks at stamps. If nothing was r
 something was, then everything is staged, and it finishes 5. So a call takes effect once.
 
 Then the formatters may have the files, which is recorded first: where the server died in that, the change is made already, and
-they are run again. What they make of a file counts as seen, unless it cannot be told that it is theirs.
+they are run again. What they make of a file counts as seen, unless it cannot be told that it is theirs. At last clients are told
+which files changed.
 
 A link is followed to its target, which is what is asked for and changed. Mode, owner (where we may) and extended
 attributes stay. Two calls for one file, in whatever session, follow each other.
@@ -30,7 +31,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from holdfast.agent.permissions import Ask
-from holdfast.agent.tools.base import ToolContext, ToolFailure
+from holdfast.agent.tools.base import FileChange, ToolContext, ToolFailure
 from holdfast.agent.tools.formatters import Formatters
 from holdfast.agent.tools.places import external, resolved, shown
 from holdfast.agent.tools.stamps import FILE_BYTES_MAX, SEEN, stamp_of
@@ -40,7 +41,7 @@ _WRITES: Final = "writes"
 """Key in the metadata of a running call: what it is about to do."""
 
 _FORMATTING: Final = "formatting"
-"""Key there: the files that are changed, and with the formatters now."""
+"""Key there: the files that are changed, and with the formatters now. What was to be done is recorded beside it."""
 
 _FORMATTED: Final = "formatted"
 """Key in the metadata of a call: the files that a formatter changed."""
@@ -70,12 +71,14 @@ Planner = Callable[[Contents], Plan]
 
 
 class _Write(msgspec.Struct, frozen=True):
-    """An edit as it is recorded: stamps instead of contents. `staged` is where the new content waits."""
+    """An edit as it is recorded: stamps instead of contents. `staged` is where the new content waits; `moved_from` is where
+    the file was before, which is a write of its own."""
 
     path: str
     before: str | None
     after: str | None
     staged: str
+    moved_from: str | None = None
 
 
 class FileEdits:
@@ -103,10 +106,8 @@ class FileEdits:
         async with self._alone(targets):
             recorded = _recorded(context.recorded)
             known = {key: value for key, value in context.recorded.items() if key not in (_WRITES, _FORMATTING)}
-            if _FORMATTING in context.recorded:
-                return await self._formatted(context.recorded[_FORMATTING], known, context)
-            if recorded and await _uninterrupted(partial(_finish, recorded)):
-                return await self._formatted(_written(recorded), known, context)
+            if _FORMATTING in context.recorded or (recorded and await _uninterrupted(partial(_finish, recorded))):
+                return await self._changed(recorded, known, context)
             planned = await self._planned(targets, plan, context, recorded)
             edits = [edit for edit in planned.edits if edit.before != edit.after]
             writes = [_write(edit, number, context) for number, edit in enumerate(edits)]
@@ -115,7 +116,7 @@ class FileEdits:
             if writes:
                 await context.progress(None, {**metadata, _WRITES: msgspec.to_builtins(writes)})
                 await _uninterrupted(partial(_change, edits, writes))
-            return await self._formatted(_written(writes), metadata, context)
+            return await self._changed(writes, metadata, context)
 
     async def clean_up(self, part: ToolPart) -> None:
         """Take away what a call that is not run again had staged."""
@@ -133,13 +134,25 @@ class FileEdits:
                 _check_seen(target, content, await context.host.seen(str(target)))
         return await asyncio.to_thread(plan, contents)
 
-    async def _formatted(self, paths: Sequence[str], metadata: dict[str, Any], context: ToolContext) -> dict[str, Any]:
-        """Give the files to the formatters; the metadata of the call after that."""
+    async def _changed(
+        self, writes: Sequence[_Write], metadata: dict[str, Any], context: ToolContext
+    ) -> dict[str, Any]:
+        """The files are changed: the formatters may have them, then clients are told. The metadata of the call after that."""
+        if not writes:
+            return metadata
+        metadata = await self._formatted(writes, metadata, context)
+        await context.host.changed(_changes(writes))
+        return metadata
+
+    async def _formatted(
+        self, writes: Sequence[_Write], metadata: dict[str, Any], context: ToolContext
+    ) -> dict[str, Any]:
         formatters = self._formatters
+        paths = [write.path for write in writes if write.after is not None]
         taken = [path for path in paths if formatters.take(context.directory, path)] if formatters is not None else []
         if formatters is None or not taken:
             return metadata
-        await context.progress(None, {**metadata, _FORMATTING: taken})
+        await context.progress(None, {**metadata, _WRITES: msgspec.to_builtins(writes), _FORMATTING: taken})
         before = await asyncio.to_thread(_stamps_at, taken)
         await formatters.run(context.directory, taken)
         after = await asyncio.to_thread(_stamps_at, taken)
@@ -209,6 +222,7 @@ def _write(edit: FileEdit, number: int, context: ToolContext) -> _Write:
         before=stamp_of(edit.before) if edit.before is not None else None,
         after=stamp_of(edit.after) if edit.after is not None else None,
         staged=str(edit.path.parent / f".holdfast-{context.part_id[-40:]}-{number}"),
+        moved_from=str(edit.attributes_of) if edit.attributes_of is not None else None,
     )
 
 
@@ -349,8 +363,18 @@ def formatting_note(metadata: Mapping[str, Any]) -> str:
     return f"\nA formatter changed the text afterwards: {', '.join(formatted)}" if formatted else ""
 
 
-def _written(writes: Sequence[_Write]) -> list[str]:
-    return [write.path for write in writes if write.after is not None]
+def _changes(writes: Sequence[_Write]) -> list[FileChange]:
+    changes: list[FileChange] = []
+    moved = {write.moved_from for write in writes}
+    for write in writes:
+        if write.after is None:
+            if write.path not in moved:
+                changes.append(FileChange(write.path, "unlink"))
+            continue
+        if write.moved_from is not None:
+            changes.append(FileChange(write.moved_from, "unlink"))
+        changes.append(FileChange(write.path, "add" if write.before is None else "change"))
+    return changes
 
 
 def _stamps_at(paths: Sequence[str]) -> dict[str, str | None]:
