@@ -1,12 +1,16 @@
 """What is asked of a large store costs what it costs in a small one. Counted in steps of SQLite's machine, not in time."""
 
 import os
-from collections.abc import Awaitable, Callable
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
+from holdfast.core.fold import Fold
 from holdfast.core.session import IDLE, SessionTime
 from holdfast.core.store import ALL, DirectoryScope, SessionQuery, SessionScope
 from holdfast.storage.sqlite import SqliteStore
@@ -158,3 +162,57 @@ async def test_what_is_asked_costs_the_same_in_a_store_ten_times_as_large(
 
     assert min(costs[SMALL].values()) > 0
     assert {what: costs[LARGE][what] for what in ASKED if costs[LARGE][what] > 1.25 * costs[SMALL][what] + 20} == {}
+
+
+# --- steps of Python ---------------------------------------------------------------------------------------------
+
+
+class Calls:
+    """Counts the calls of functions, ours and built-in ones, in this thread and those that are started meanwhile."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def _called(self, frame: object, event: str, argument: object) -> None:
+        self.count += event in ("call", "c_call")
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        before = sys.getprofile()
+        threading.setprofile(self._called)
+        sys.setprofile(self._called)
+        try:
+            yield
+        finally:
+            sys.setprofile(before)
+            threading.setprofile(None)
+
+
+async def test_removing_many_messages_at_once_costs_for_each_what_it_costs_alone(tmp_path: Path) -> None:
+    """A revert that the next prompt makes final may remove thousands, and nobody else writes meanwhile: of 5,000 each one
+    went through all that the append had changed, which took a minute and a half. So it did where logs are folded."""
+    appended, folded = Calls(), Calls()
+    costs: list[tuple[float, float]] = []
+    for size in (50, 400):
+        with appended.counting():  # the writing thread is started here
+            store = await SqliteStore.open(tmp_path / str(size), now_ms=StoreClock(), entropy=os.urandom)
+        story = Story()
+        ids = [f"msg_{number}" for number in range(size)]
+        said = [(story.message(story.user(id)), story.part(story.prompt(f"prt_{id}", "prompt", id))) for id in ids]
+        events = [story.created(), *(event for pair in said for event in pair)]
+        await store.append(story.id, events)
+        removed = [story.removed(id) for id in ids]
+        appended.count = folded.count = 0
+        await store.append(story.id, removed)
+        in_store = appended.count
+        fold = Fold(events)
+        with folded.counting():
+            for event in removed:
+                fold.apply(event)
+        costs.append((in_store / size, folded.count / size))
+        assert fold.messages() == await store.history(story.id) == ()
+        await store.close()
+
+    (few_stored, few_folded), (many_stored, many_folded) = costs
+    assert many_stored < 2 * few_stored
+    assert many_folded < 2 * few_folded

@@ -32,6 +32,7 @@ class Fold:
     def __init__(self, events: Iterable[Event] = ()) -> None:
         self.entities: dict[Key, Entity] = {}
         self._grown: dict[Key, list[str]] = {}
+        self._parts_of: dict[str, list[Key]] = {}  # by message; some may be gone
         for event in events:
             self.apply(event)
 
@@ -47,6 +48,8 @@ class Fold:
     def _change(self, change: Change) -> None:
         match change:
             case Put(key, entity):
+                if isinstance(entity, Part) and key not in self.entities:
+                    self._parts_of.setdefault(entity.message_id, []).append(key)
                 self.entities[key] = entity
                 self._grown.pop(key, None)
             case AppendText(key, delta):
@@ -54,13 +57,14 @@ class Fold:
             case Delete(key):
                 self._delete(key)
                 if key.kind == "message":
-                    for other in [
-                        k for k, v in self.entities.items() if isinstance(v, Part) and v.message_id == key.id
-                    ]:
-                        self._delete(other)
+                    for other in self._parts_of.pop(key.id, ()):
+                        part = self.entities.get(other)
+                        if isinstance(part, Part) and part.message_id == key.id:
+                            self._delete(other)
             case Clear():
                 self.entities.clear()
                 self._grown.clear()
+                self._parts_of.clear()
             case Approve():
                 pass  # belongs to the project
             case EndRequests():

@@ -55,6 +55,7 @@ class _Overlay:
         self._get = get
         self._changed: dict[Key, Entity | None] = {}
         self._removed_messages: set[str] = set()
+        self._parts_of: dict[str, list[Key]] = {}  # by message; some may be gone
         self._requests_ended = False
         self.cleared = False
 
@@ -72,17 +73,21 @@ class _Overlay:
         match change:
             case Put(key, entity):
                 self._changed[key] = entity
+                if isinstance(entity, Part):
+                    self._parts_of.setdefault(entity.message_id, []).append(key)
             case AppendText() | Approve():
                 pass  # nothing the reducer asks for: the part stays open, and approvals are the project's
             case Delete(key):
                 self._changed[key] = None
                 if key.kind == "message":
                     self._removed_messages.add(key.id)
-                    for other, entity in self._changed.items():
-                        if isinstance(entity, Part) and entity.message_id == key.id:
+                    for other in self._parts_of.pop(key.id, ()):
+                        part = self._changed[other]
+                        if isinstance(part, Part) and part.message_id == key.id:
                             self._changed[other] = None
             case Clear():
                 self._changed.clear()
+                self._parts_of.clear()
                 self.cleared = True
             case EndRequests():
                 self._requests_ended = True

@@ -322,9 +322,11 @@ class Streams:
         for position, data in self._database.all(
             "DELETE FROM part WHERE stream = ? AND message = ? RETURNING position, data", stream.id, message.position
         ):
-            self._note_gone(stream, Row(position, as_entity("part", data)))
+            part = Row(position, as_entity("part", data))
+            self._note_gone(stream, part)
+            if isinstance(part.entity, Part):
+                stream.rows[Key("part", part.entity.id)] = None
         self._database.run("DELETE FROM message WHERE position = ?", message.position)
-        stream.forget(lambda entity: isinstance(entity, Part) and entity.message_id == key.id)
         stream.rows[key] = None
 
     def _clear(self, stream: Stream) -> None:
