@@ -36,6 +36,7 @@ from holdfast.core.messages import (
     UserTime,
     WithParts,
 )
+from holdfast.core.permissions import PermissionRule
 from holdfast.core.reducer import Get
 from holdfast.core.session import SessionModel, touched
 from holdfast.core.state import Key
@@ -55,7 +56,8 @@ _DIRECTORIES_MAX: Final = 10_000
 
 
 class Prompt(Wire):
-    """`no_reply`: record the message, but do not answer it."""
+    """`no_reply`: record the message, but do not answer it. `tools`, if it names any, becomes the rules of the session
+    (`permission`), in place of those it had."""
 
     message_id: str | None = None
     model: MessageModel | None = None
@@ -168,6 +170,8 @@ class MessageService:
             made[:] = [message]
             used = SessionModel(id=model.model_id, provider_id=model.provider_id, variant=model.variant)
             updated = replace(touched(session, now), agent=agent.name, model=used, revert=None)
+            if prompt.tools:
+                updated = replace(updated, permission=_rules_of(prompt.tools))
             return [
                 *(taken_back or ()),
                 SessionUpdated(session_id=session_id, info=updated),
@@ -276,6 +280,13 @@ def raw_json(message: RawMessage) -> bytes:
 
 def message_json(message: WithParts | RawMessage) -> bytes:
     return raw_json(message) if isinstance(message, RawMessage) else to_json(message)
+
+
+def _rules_of(tools: dict[str, bool]) -> tuple[PermissionRule, ...]:
+    return tuple(
+        PermissionRule(permission=name, pattern="*", action="allow" if wanted else "deny")
+        for name, wanted in tools.items()
+    )
 
 
 def _check(prompt: Prompt, instance: Instance) -> None:

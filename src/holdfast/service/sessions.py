@@ -280,7 +280,9 @@ def _patched(session: Session, patch: SessionPatch) -> Session:
     if patch.metadata is not None:
         changes["metadata"] = patch.metadata
     if patch.permission is not None:
-        changes["permission"] = patch.permission
+        given = {(rule.permission, rule.pattern) for rule in patch.permission}  # of two alike, the last one counts
+        kept = [rule for rule in session.permission or () if (rule.permission, rule.pattern) not in given]
+        changes["permission"] = (*kept, *patch.permission)
     if patch.time is not None and not isinstance(patch.time.archived, msgspec.UnsetType):
         changes["time"] = replace(session.time, archived=patch.time.archived)
     return replace(session, **changes) if changes else session

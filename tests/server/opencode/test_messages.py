@@ -189,6 +189,29 @@ async def test_the_llm_is_told_which_skills_there_are_unless_it_may_use_none(ser
     assert "greet" not in untold
 
 
+async def test_the_tools_of_a_prompt_become_the_rules_of_its_session(server: Server):
+    """So they hold in later turns too, until a prompt brings others; as with the stock server."""
+    for words in ("One.", "Two.", "Three."):
+        server.provider.add(text(words))
+    asks = {"permission": "edit", "pattern": "*", "action": "ask"}
+    id = await server.session(permission=[asks])
+    await server.prompt(id, noReply=True, tools={})
+    assert (await server.api.get(f"/session/{id}")).json()["permission"] == [asks]
+
+    await server.prompt(id, tools={"bash": False, "read": True})
+    await server.prompt(id)
+    rules = [
+        {"permission": "bash", "pattern": "*", "action": "deny"},
+        {"permission": "read", "pattern": "*", "action": "allow"},
+    ]
+    assert (await server.api.get(f"/session/{id}")).json()["permission"] == rules
+    await server.prompt(id, tools={"bash": True})
+    assert (await server.api.get(f"/session/{id}")).json()["permission"] == [{**rules[0], "action": "allow"}]
+
+    offered = [{tool.name for tool in request.tools} for request in server.provider.requests]
+    assert ["bash" in names for names in offered] == [False, False, True]
+
+
 async def test_the_agent_and_model_of_a_prompt_stay_those_of_the_session(server: Server):
     id = await server.session()
     chosen = {"providerID": "scripted", "modelID": "other"}

@@ -211,6 +211,9 @@ async def test_a_patch_changes_what_it_names_and_nothing_else(server: Server):
     assert (await patch(metadata={"b": [1, None]}))["metadata"] == {"b": [1, None]}
     rule = {"permission": "bash", "pattern": "*", "action": "ask"}
     assert (await patch(permission=[rule]))["permission"] == [rule]
+    other, allowed = {**rule, "pattern": "ls"}, {**rule, "action": "allow"}
+    assert (await patch(permission=[other]))["permission"] == [rule, other]
+    assert (await patch(permission=[allowed]))["permission"] == [other, allowed]
     assert (await server.api.get(f"/session/{id}")).json()["title"] == "after"
 
 
