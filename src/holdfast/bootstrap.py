@@ -52,6 +52,7 @@ from holdfast.service.seal import Seal
 from holdfast.service.services import make_services
 from holdfast.service.session_streams import SessionStreams
 from holdfast.service.signing import Signer
+from holdfast.service.stream_links import StreamLinks
 from holdfast.service.streams import StreamService
 from holdfast.service.subscriptions import SubscriptionService
 from holdfast.service.upkeep import Upkeep
@@ -158,6 +159,7 @@ class Application:
             environment=environment,
             owner=f"{os.getpid()}-{secrets.token_hex(4)}",
         )
+        signer = Signer(store.subscriptions, seal=seal, key_id=key_id, entropy=os.urandom)
         self.services = make_services(
             store,
             self.engine,
@@ -182,11 +184,12 @@ class Application:
             project_details=ProjectDetails(settings.data / "projects.json" if settings.data is not None else None),
             worktrees=WorktreeService(store, _state_directory(settings) / "worktree", processes, pick=random.randrange),
             snapshots=snapshots,
+            stream_links=StreamLinks(signer, password=settings.password, clock=clock),
         )
         self.subscriptions = SubscriptionService(
             store.subscriptions,
             store.byte_streams,
-            signer=Signer(store.subscriptions, seal=seal, key_id=key_id, entropy=os.urandom),
+            signer=signer,
             webhooks=Webhooks(allow_local=is_loopback(settings.host)),
             wording=Wording(),
             clock=clock,
@@ -197,7 +200,14 @@ class Application:
         self.streams = StreamService(store.byte_streams, SessionStreams(store), ChatStreams(store))
         self.asgi = create_app(
             self.services,
-            StreamFace(self.streams, self.subscriptions, settings.streams, clock=clock, pick=random.randrange),
+            StreamFace(
+                self.streams,
+                self.subscriptions,
+                self.services.stream_links,
+                settings.streams,
+                clock=clock,
+                pick=random.randrange,
+            ),
             ServerOptions(
                 gate=Gate(
                     host=settings.host,

@@ -147,13 +147,12 @@ class _Server:
         self, scope: HttpScope, headers: Mapping[bytes, bytes], receive: Receive, send: "_Answering"
     ) -> None:
         """Durable Streams have words of their own for errors and preflights, and credentials besides the password."""
-        if scope["method"] != "OPTIONS":
-            refusal = self._gate.refuse_stranger(headers, scope["query_string"])
-            if refusal is not None and not self._stream_face.vouches_for(scope, headers):
-                await _refuse(scope, send, refusal, ())
-                return
+        refusal = self._gate.refuse_stranger(headers, scope["query_string"])
+        if refusal is not None and scope["method"] != "OPTIONS" and not self._stream_face.vouches_for(scope, headers):
+            await _refuse(scope, send, refusal, ())
+            return
         try:
-            await self._stream_face(scope, headers, receive, send)
+            await self._stream_face(scope, headers, receive, send, is_known=refusal is None)
         except Exception as error:
             if send.started:
                 raise

@@ -28,6 +28,7 @@ from holdfast.service.projects import Locations, ProjectService
 from holdfast.service.pty import PtyService
 from holdfast.service.requests import RequestService
 from holdfast.service.sessions import SessionService
+from holdfast.service.stream_links import StreamLinks
 from holdfast.service.sync import SyncService
 from holdfast.service.transfer import TransferService
 from holdfast.service.turns import TurnService
@@ -60,6 +61,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     credentials: Credentials
     sync: SyncService
     worktrees: WorktreeService
+    stream_links: StreamLinks
 
 
 def make_services(
@@ -81,6 +83,7 @@ def make_services(
     tool_output: Path,
     credentials: Credentials,
     worktrees: WorktreeService,
+    stream_links: StreamLinks,
     project_details: ProjectDetails,
     snapshots: Snapshots | None = None,
 ) -> Services:
@@ -136,4 +139,5 @@ def make_services(
         credentials=credentials,
         sync=SyncService(store),
         worktrees=worktrees,
+        stream_links=stream_links,
     )

@@ -32,6 +32,7 @@ OVERLAP_DAYS: Final = 14
 TOKEN_SECONDS: Final = 3600
 _DAY_MS: Final = 24 * 3600 * 1000
 _SEED_BYTES: Final = 32
+_TOKENS: Final = b"holdfast callback tokens"
 
 
 class Signed(NamedTuple):
@@ -103,17 +104,29 @@ class Signer:
         await self.ready(now_ms)
         return Signed(self.kid, Ed25519PrivateKey.from_private_bytes(self._seeds[self.kid]).sign(text))
 
-    async def token(self, subscription_id: str, generation: int, now_ms: int) -> str:
+    async def secrets(self, label: bytes, now_ms: int) -> Sequence[bytes]:
+        """Derived from the keys, the newest first: what is signed with one can be checked as long as its key is published.
+        `label` says what for."""
         await self.ready(now_ms)
+        return self._derived(label)
+
+    async def known_secrets(self, label: bytes) -> Sequence[bytes]:
+        """The same, to check with: makes no key, so there may be none."""
+        async with self._opening:
+            if self._newest() is None:
+                await self._open()
+        return self._derived(label)
+
+    async def token(self, subscription_id: str, generation: int, now_ms: int) -> str:
+        secret, *_ = await self.secrets(_TOKENS, now_ms)
         payload = _encode(json.dumps([subscription_id, generation, now_ms // 1000 + TOKEN_SECONDS]).encode())
-        return f"{payload}.{_encode(_mac(self._seeds[self.kid], payload))}"
+        return f"{payload}.{_mac(secret, payload)}"
 
     async def token_generation(self, token: str, subscription_id: str, now_ms: int) -> int:
         """Of which generation of this subscription the token is. Raises TokenInvalid, TokenExpired."""
-        await self.ready(now_ms)
         payload, _, mac = token.partition(".")
-        seeds = self._seeds.values()
-        if not any(hmac.compare_digest(_encode(_mac(seed, payload)).encode(), mac.encode()) for seed in seeds):
+        secrets = await self.secrets(_TOKENS, now_ms)
+        if not any(hmac.compare_digest(_mac(secret, payload).encode(), mac.encode()) for secret in secrets):
             raise TokenInvalid("Not a token of this server.")
         given: Sequence[Any] = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         if given[0] != subscription_id:
@@ -126,6 +139,10 @@ class Signer:
 
     def _newest(self) -> SigningKey | None:
         return next((key for key in reversed(self._keys) if key.kid in self._seeds), None)
+
+    def _derived(self, label: bytes) -> Sequence[bytes]:
+        seeds = [self._seeds[key.kid] for key in reversed(self._keys) if key.kid in self._seeds]
+        return [hmac.digest(seed, label, sha256) for seed in seeds]
 
     async def _open(self) -> None:
         for key in self._keys:
@@ -186,9 +203,8 @@ def _public(seed: bytes) -> bytes:
     return Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
-def _mac(seed: bytes, payload: str) -> bytes:
-    secret = hmac.digest(seed, b"holdfast callback tokens", sha256)
-    return hmac.digest(secret, payload.encode(), sha256)
+def _mac(secret: bytes, payload: str) -> str:
+    return _encode(hmac.digest(secret, payload.encode(), sha256))
 
 
 def _encode(data: bytes) -> str:

@@ -66,10 +66,10 @@ class Chat extends AbstractChat {
 
 // A page that is opened: it loads the history, and then resumes (what useChat does with `resume: true`).
 const commands = {
-  async open({ id, replay, browser }) {
+  async open({ id, replay, browser, headers }) {
     if (browser) globalThis.fetch = asBrowser(fetch)
-    const messages = await (await fetch(`${api}/${id}/messages`)).json()
-    const transport = createDurableChatTransport({ api })
+    const messages = await (await fetch(`${api}/${id}/messages`, { headers })).json()
+    const transport = createDurableChatTransport({ api, headers })
     if (replay) transport.resumeStreamIsReplay = true
     chat = new Chat({ id, messages, transport, onError: (error) => say({ error: error.message }), onData: (part) => say({ data: part }) })
     say({ opened: messages })

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,13 @@ from holdfast.testing.server_process import ServerProcess, free_port, holdfast_c
 from tests.kill.arena import opencode_json
 from tests.kill.scenarios import tokens
 from tests.server.aisdk.page import ChatPage, plain
-from tests.server.harness import Server
+from tests.server.harness import CONFIG, Server
 
 ASK = [{"permission": "bash", "pattern": "*", "action": "ask"}]
+
+
+def basic(password: str) -> dict[str, str]:
+    return {"authorization": "Basic " + b64encode(f"opencode:{password}".encode()).decode()}
 
 
 async def opened(server: Server, page: ChatPage) -> None:
@@ -76,21 +82,24 @@ async def test_a_chat_that_was_cut_off_goes_on_where_it_was(tmp_path: Path, agai
 
 
 @contextlib.asynccontextmanager
-async def answering(tmp_path: Path, **options: Any) -> AsyncIterator[tuple[ServerProcess, ChatPage]]:
+async def answering(
+    tmp_path: Path, password: str = "", **options: Any
+) -> AsyncIterator[tuple[ServerProcess, ChatPage]]:
     """A page in the middle of an answer of `tokens(20)`, from a server that can be killed."""
     async with ModelServer() as model:
         (tmp_path / "opencode.json").write_text(json.dumps(opencode_json(model.url)))
         command = holdfast_command("serve", "--port", str(free_port()), "--data", str(tmp_path / "data"))
-        with ServerProcess(command, cwd=tmp_path, log=tmp_path / "log") as server:
+        environ = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "config"), "OPENCODE_SERVER_PASSWORD": password}
+        with ServerProcess(command, cwd=tmp_path, log=tmp_path / "log", env=environ) as server:
             async with ChatPage(server.url) as page:
-                await page.done("open", id="tides", **options)
+                await page.done("open", id="tides", headers=basic(password) if password else {}, **options)
                 page.do("send", text="[[tokens=20]] [[stall=8]] [[times=1]]")
                 await page.until(lambda page: page.text().endswith("tok7 "))
                 yield server, page
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, {"browser": True, "replay": True}])
+@pytest.mark.parametrize("options", [{}, {"browser": True, "replay": True}, {"password": "pw"}])
 async def test_the_server_is_killed_in_the_middle_of_an_answer(tmp_path: Path, options: dict[str, Any]) -> None:
     async with answering(tmp_path, **options) as (server, page):
         server.kill()
@@ -105,8 +114,9 @@ async def test_the_server_is_killed_in_the_middle_of_an_answer(tmp_path: Path, o
 
 
 @pytest.mark.slow
-async def test_a_restart_in_good_order_is_not_noticed_by_the_page(tmp_path: Path) -> None:
-    async with answering(tmp_path) as (server, page):
+@pytest.mark.parametrize("password", ["", "pw"])
+async def test_a_restart_in_good_order_is_not_noticed_by_the_page(tmp_path: Path, password: str) -> None:
+    async with answering(tmp_path, password) as (server, page):
         assert server.stop() == 0
         server.start()
         await page.until(lambda page: page.count(done="send"))
@@ -114,6 +124,44 @@ async def test_a_restart_in_good_order_is_not_noticed_by_the_page(tmp_path: Path
         assert page.found("error") == []
         assert page.status == "ready"
         assert page.text() == tokens(20)
+
+
+async def test_a_server_with_a_password_is_used_with_the_headers_of_the_transport(tmp_path: Path) -> None:
+    """The transport sends them with its questions only. It reads by the link that it is answered."""
+    stall = Stall()
+    scripts = [[*text("The tide "), stall, *text("comes back.")]]
+    async with (
+        Server(tmp_path, tmp_path / "data", scripts, password="pw") as server,
+        ChatPage(await server.listen()) as page,
+    ):
+        server.api.headers.update(basic("pw"))
+        await server.session(id="ses_tides")
+        await page.done("open", id="tides", headers=basic("pw"))
+        page.do("send", text="What does the tide do?")
+        await page.until(lambda page: page.text() == "The tide ")
+        place = (await server.api.get("/v1/chat/tides/stream")).headers["location"]
+        await page.done("leave")
+        page.do("resume")
+        await page.until(lambda page: page.status == "streaming")
+        stall.release()
+        await page.until(lambda page: page.count(done="resume"))
+
+        assert page.found("error") == []
+        assert page.text() == "The tide comes back."
+        async with server.client() as stranger:
+            assert (await stranger.get(place)).json()[-1] == {"type": "finish", "finishReason": "stop"}
+            assert (await stranger.get(place.partition("?")[0])).status_code == 401
+            assert (await stranger.get(place.replace("ses_tides", "ses_other"))).status_code == 403
+            assert (await stranger.get("/v1/chat/tides/messages")).status_code == 401
+
+
+async def test_without_a_key_to_make_links_with_a_proxy_has_to_add_the_password(tmp_path: Path) -> None:
+    environ = {"OPENCODE_CONFIG_CONTENT": json.dumps(CONFIG), "HOLDFAST_AUTH_KEY": "nonsense"}
+    async with Server(tmp_path, scripts=[text("Yes.")], password="pw", environ=environ) as server:
+        server.api.headers.update(basic("pw"))
+        message = {"id": "one", "role": "user", "parts": [{"type": "text", "text": "Go"}]}
+        answer = await server.api.post("/v1/chat", json={"id": "tides", "messages": [message]})
+        assert (answer.status_code, answer.json()) == (201, {"streamUrl": "/v1/stream/session/ses_tides/chat/msg_one"})
 
 
 async def test_a_model_that_fails_is_an_error_and_the_history_says_so(tmp_path: Path) -> None:

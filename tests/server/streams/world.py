@@ -17,6 +17,7 @@ from holdfast.server.streams import StreamFace, StreamOptions, Wording, key_id
 from holdfast.service.seal import Seal
 from holdfast.service.session_streams import SessionStreams
 from holdfast.service.signing import Signer
+from holdfast.service.stream_links import StreamLinks
 from holdfast.service.streams import StreamService
 from holdfast.service.subscriptions import SubscriptionService
 from holdfast.service.webhooks import Webhooks
@@ -82,10 +83,11 @@ class StreamWorld:
             self.store = await SqliteStore.open(
                 self.directory, now_ms=self.clock.now_ms, entropy=os.urandom, vfs=self.vfs
             )
+        self.signer = Signer(self.store.subscriptions, seal=self.seal, key_id=key_id, entropy=os.urandom)
         self.subscriptions = SubscriptionService(
             self.store.subscriptions,
             self.store.byte_streams,
-            signer=Signer(self.store.subscriptions, seal=self.seal, key_id=key_id, entropy=os.urandom),
+            signer=self.signer,
             webhooks=Webhooks(allow_local=True),
             wording=Wording(),
             clock=self.clock,
@@ -95,7 +97,10 @@ class StreamWorld:
         self.store.byte_streams.heard = self.subscriptions.heard
         await self.subscriptions.start()
         service = StreamService(self.store.byte_streams, SessionStreams(self.store), ChatStreams(self.store))
-        self.face = StreamFace(service, self.subscriptions, self.options, clock=self.clock, pick=random.randrange)
+        links = StreamLinks(self.signer, password=None, clock=self.clock)
+        self.face = StreamFace(
+            service, self.subscriptions, links, self.options, clock=self.clock, pick=random.randrange
+        )
 
     async def _close(self) -> None:
         await self.subscriptions.stop()
@@ -111,9 +116,12 @@ class StreamWorld:
         body: bytes | str = b"",
         *,
         query: str = "",
+        is_known: bool = True,
     ) -> Answer:
-        """`path` below the root of streams, as it stands on the wire."""
-        answer = [message async for message in self.messages(method, path, headers, body, query=query)]
+        """`path` below the root of streams, as it stands on the wire. `is_known`: with the server's password."""
+        answer = [
+            message async for message in self.messages(method, path, headers, body, query=query, is_known=is_known)
+        ]
         start = answer[0]
         return Answer(
             start["status"],
@@ -129,6 +137,7 @@ class StreamWorld:
         body: bytes | str = b"",
         *,
         query: str = "",
+        is_known: bool = True,
     ) -> AsyncIterator[Any]:
         body = body.encode() if isinstance(body, str) else body
         raw_path = f"/v1/stream/{path}".encode("latin-1")
@@ -155,7 +164,7 @@ class StreamWorld:
             given = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        task = asyncio.ensure_future(self.face(scope, dict(scope["headers"]), receive, sent.put))
+        task = asyncio.ensure_future(self.face(scope, dict(scope["headers"]), receive, sent.put, is_known=is_known))
         task.add_done_callback(lambda _: sent.put_nowait(None))
         try:
             while (message := await sent.get()) is not None:

@@ -9,6 +9,7 @@ Rules
     made of the old one's, `msg_x~…`: so it may be repeated as well.
 """
 
+import contextlib
 import re
 from collections.abc import Sequence
 from hashlib import sha256
@@ -23,9 +24,10 @@ from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody, PathParameter, SkipValidation
 
 from holdfast.core.codec import to_json
-from holdfast.core.errors import Invalid, NotFound
+from holdfast.core.errors import Invalid, NotFound, Unavailable
 from holdfast.core.messages import MessageModel
 from holdfast.core.wire import Wire
+from holdfast.protocols.durable_streams.links import with_link
 from holdfast.server.aisdk.ui_messages import to_ui_messages
 from holdfast.server.bodies import JsonBody, raw_answer
 from holdfast.server.errors import NamedError
@@ -39,6 +41,9 @@ from holdfast.service.sessions import NewSession
 
 BODY_BYTES_MAX: Final = 64 << 20
 """Clients send the whole conversation along."""
+
+LINK_SECONDS: Final = 12 * 3600
+"""An answer may wait over night for a permission. Who comes later asks for the place of the answer again, with the password."""
 
 _STREAM_ROOT: Final = "/v1/stream/"
 _ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,100}", re.ASCII)
@@ -77,7 +82,7 @@ class ChatRequest(Wire):
 
 
 class StreamPointer(Wire):
-    """Where the chunks are, relative to the server; also in `Location`."""
+    """Where the chunks are, relative to the server; also in `Location`. With a password, a link that is good for a while."""
 
     stream_url: str = msgspec.field(name="streamUrl")
 
@@ -103,7 +108,7 @@ def chat_routes(services: Services) -> Sequence[HTTPRouteHandler]:
         instance: NamedDependency[SkipValidation[Instance]], data: JSONBody[ChatRequest]
     ) -> Response[bytes]:
         session_id, prompt_id = await chats.send(instance, data)
-        return _pointer(session_id, prompt_id, status=201)
+        return await chats.pointer(session_id, prompt_id, status=201)
 
     @get(
         "/v1/chat/{chatID:str}/stream",
@@ -121,7 +126,7 @@ def chat_routes(services: Services) -> Sequence[HTTPRouteHandler]:
             prompt_id = await services.turns.current(session_id)
         except NotFound:  # a page that is just opened resumes before its chat's first message
             prompt_id = None
-        return _pointer(session_id, prompt_id, status=200) if prompt_id else Response(b"", status_code=204)
+        return await chats.pointer(session_id, prompt_id, status=200) if prompt_id else Response(b"", status_code=204)
 
     @get(
         "/v1/chat/{chatID:str}/messages",
@@ -192,6 +197,17 @@ class _Chats:
         asked = [request for request in await self._services.requests.permissions() if request.session_id == session_id]
         return to_ui_messages(messages, asked, current=current)
 
+    async def pointer(self, session_id: str, prompt_id: str, *, status: int) -> Response[bytes]:
+        """Relative, so it holds behind a proxy too. Where reading takes a password it is a link, because the transport reads
+        without one; if there is no key to make links with, whoever stands in between has to add the password."""
+        path = chat_path(session_id, prompt_id)
+        url = _STREAM_ROOT + quote(path, safe="/~")
+        if self._services.stream_links.needed:
+            with contextlib.suppress(Unavailable):
+                url = with_link(url, (await self._services.stream_links.make(path, seconds=LINK_SECONDS)).token)
+        headers = {"Location": url, "Cache-Control": "no-store", "Access-Control-Expose-Headers": "Location"}
+        return raw_answer(to_json(StreamPointer(stream_url=url)), status=status, headers=headers)
+
     async def _ask(self, session_id: str, prompt: Prompt, message_id: str) -> str:
         await self._services.messages.prompt_async(session_id, msgspec.structs.replace(prompt, message_id=message_id))
         return message_id
@@ -216,13 +232,6 @@ class _Chats:
                 break
             before = page.messages[0].version
         return None
-
-
-def _pointer(session_id: str, prompt_id: str, *, status: int) -> Response[bytes]:
-    """Relative, so it holds behind a proxy too."""
-    url = _STREAM_ROOT + quote(chat_path(session_id, prompt_id), safe="/~")
-    headers = {"Location": url, "Cache-Control": "no-store", "Access-Control-Expose-Headers": "Location"}
-    return raw_answer(to_json(StreamPointer(stream_url=url)), status=status, headers=headers)
 
 
 def _session_id(chat_id: str) -> str:

@@ -1,4 +1,4 @@
-"""`/v1/stream/__ds/…`: subscriptions, and the keys that webhooks are signed with."""
+"""`/v1/stream/__ds/…`: subscriptions, the keys that webhooks are signed with, and links to read by."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -22,10 +22,12 @@ from holdfast.core.subscriptions import (
 from holdfast.protocols.durable_streams import globs, responses
 from holdfast.protocols.durable_streams import subscriptions as wire
 from holdfast.protocols.durable_streams.errors import RemoteProtocolError
+from holdfast.protocols.durable_streams.links import link_json, parse_link_request
 from holdfast.protocols.durable_streams.paths import CONTROL
 from holdfast.protocols.durable_streams.requests import Headers
 from holdfast.protocols.durable_streams.responses import Response
 from holdfast.protocols.durable_streams.subscriptions import AckRequest, Route, StreamInfo, SubscriptionRequest
+from holdfast.service.stream_links import LINK_SECONDS, LINK_SECONDS_MAX, StreamLinks
 from holdfast.service.subscriptions import SubscriptionService
 
 _OFFSET = re.compile(r"[0-9]{16}_[0-9]{16}", re.ASCII)
@@ -66,8 +68,9 @@ class Wording:
 
 
 class Control:
-    def __init__(self, subscriptions: SubscriptionService, clock: Clock) -> None:
+    def __init__(self, subscriptions: SubscriptionService, links: StreamLinks, clock: Clock) -> None:
         self._subscriptions = subscriptions
+        self._links = links
         self._clock = clock
 
     async def answer(
@@ -77,6 +80,8 @@ class Control:
         try:
             if path == f"{CONTROL}/jwks.json":
                 return await self._jwks(method)
+            if path == f"{CONTROL}/links":
+                return await self._link(method, body, base)
             route = wire.parse_route(path, raw_path)
             if route is None:
                 return _error(404, "NOT_FOUND", "There is nothing here.")
@@ -92,6 +97,14 @@ class Control:
         keys = await self._subscriptions.signer.public_keys(self._clock.now_ms())
         caching = (b"cache-control", b"public, max-age=300") if keys else responses.NO_STORE
         return Response(200, [(b"content-type", b"application/jwk-set+json"), caching], wire.jwks_json(keys))
+
+    async def _link(self, method: str, body: Callable[[], Any], base: str) -> Response:
+        if method != "POST":
+            return _not_allowed("POST")
+        request = parse_link_request(await body(), seconds=LINK_SECONDS, seconds_max=LINK_SECONDS_MAX)
+        link = await self._links.make(request.path, seconds=request.seconds)
+        answer = link_json(base=base, path=request.path, token=link.token, until_seconds=link.until_seconds)
+        return responses.json(201, answer)
 
     async def _act(self, method: str, route: Route, headers: Headers, body: Callable[[], Any], base: str) -> Response:
         service, id = self._subscriptions, route.subscription_id

@@ -15,6 +15,7 @@ from holdfast.core.offsets import Offset, to_offset, to_position
 from holdfast.core.streams import JSON, Append, Create, Producer, Retention, Stream, media_type
 from holdfast.protocols.durable_streams import responses
 from holdfast.protocols.durable_streams.errors import RemoteProtocolError
+from holdfast.protocols.durable_streams.links import link_of
 from holdfast.protocols.durable_streams.paths import CONTROL, ROOT, is_control, parse_path, to_target
 from holdfast.protocols.durable_streams.requests import Headers, parse_append, parse_create, parse_read
 from holdfast.protocols.durable_streams.responses import Response
@@ -24,6 +25,7 @@ from holdfast.server.streams.answers import send_response, to_response
 from holdfast.server.streams.control import Control
 from holdfast.server.streams.reads import Reads
 from holdfast.service.stream_access import RIGHTS, RateLimit, StreamCredential, StreamCredentials
+from holdfast.service.stream_links import StreamLinks
 from holdfast.service.streams import StreamService
 from holdfast.service.subscriptions import SubscriptionService
 
@@ -55,13 +57,15 @@ class StreamFace:
         self,
         streams: StreamService,
         subscriptions: SubscriptionService,
+        links: StreamLinks,
         options: StreamOptions,
         *,
         clock: Clock,
         pick: Callable[[int], int],
     ) -> None:
         self._streams = streams
-        self._control = Control(subscriptions, clock)
+        self._control = Control(subscriptions, links, clock)
+        self._links = links
         self._options = options
         self._credentials = StreamCredentials(options.credentials)
         self._rate = RateLimit(options.requests_per_second)
@@ -75,11 +79,14 @@ class StreamFace:
             keep_alive_seconds=options.keep_alive_seconds,
         )
 
-    async def __call__(self, scope: HttpScope, headers: Headers, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self, scope: HttpScope, headers: Headers, receive: Receive, send: Send, *, is_known: bool
+    ) -> None:
+        """`is_known`: whoever asks has the server's password, or needs none. Others come only if `vouches_for` says so."""
         if b"origin" in headers:
             send = _exposing(send)
         try:
-            response = await self._answer(scope, headers, receive, send)
+            response = await self._answer(scope, headers, receive, send, is_known=is_known)
         except RemoteProtocolError as error:
             response = responses.error(400, str(error))
         except HoldfastError as error:
@@ -89,13 +96,15 @@ class StreamFace:
 
     def vouches_for(self, scope: HttpScope, headers: Headers) -> bool:
         """True if the request brings a credential of this face's own, so that the server's password is not asked for: a
-        bearer token from the list, or one that goes with a wake and is checked there."""
+        bearer token from the list, or one that is checked later, which goes with a wake or is a link to read by."""
         token = parse_bearer(headers.get(b"authorization"))
         if token is None:
-            return False
+            return scope["method"] in ("GET", "HEAD") and link_of(scope["query_string"]) is not None
         return _goes_with_wake(scope["raw_path"]) or self._credentials.find(token) is not None
 
-    async def _answer(self, scope: HttpScope, headers: Headers, receive: Receive, send: Send) -> Response | None:
+    async def _answer(
+        self, scope: HttpScope, headers: Headers, receive: Receive, send: Send, *, is_known: bool
+    ) -> Response | None:
         """None: the answer was sent already."""
         method: str = scope["method"]
         raw_path: bytes = scope["raw_path"]
@@ -109,8 +118,11 @@ class StreamFace:
         )
         if wait:
             return responses.error(429, "Too many requests.", [(b"retry-after", b"%d" % math.ceil(wait))])
-        if credential is not None and not _goes_with_wake(raw_path):
-            credential.check("delete" if is_control(path) else RIGHTS.get(method, "read"), path)
+        if not _goes_with_wake(raw_path):
+            if credential is not None:
+                credential.check("delete" if is_control(path) else RIGHTS.get(method, "read"), path)
+            elif not is_known:
+                await self._links.check(path, link_of(scope["query_string"]) or "")
         match method:
             case _ if is_control(path):
                 return await self._control.answer(
