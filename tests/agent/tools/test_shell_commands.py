@@ -37,6 +37,10 @@ NAMES = ("c1", "c2", "c3")
         ("echo ${x} $# ${#x} ${x%.py} a#b", ["echo ${x} $# ${#x} ${x%.py} a#b"]),
         ("A=1 B=2 git log", ["A=1 B=2 git log", "git log"]),
         ("f() { rm x; }", ["f", "rm x"]),
+        ("head -c $((1024 * 2)) f; echo $((1+1))", ["head -c $((1024 * 2)) f", "echo $((1+1))"]),
+        ('sed -n "$((0x10 << 2)),$(( (1 + 2) * -3 ))p" f', ['sed -n "$((0x10 << 2)),$(( (1 + 2) * -3 ))p" f']),
+        ("echo $(($# > 1 ? $? : ${#x}))$(())$(date)", ["date", "echo $(($# > 1 ? $? : ${#x}))$(())$(date)"]),
+        ("echo $(a $((1)) b)", ["a $((1)) b", "echo $(a $((1)) b)"]),
         ("", [""]),
     ],
 )
@@ -55,7 +59,21 @@ def test_the_commands_of_a_line(line: str, commands: list[str]) -> None:
         "a)",
         "a\\",
         "echo $((1 + $(rm x)))",
+        "echo $((1 + `rm x`))",
         'echo "$((rm x) )"',
+        "echo $((1)|(2))",
+        "echo $((1) )",
+        "echo $((1)",
+        "echo $((1",
+        "echo $((1;2))",
+        "echo $((1\n2))",
+        "echo $((x))",
+        "echo $(($x))",
+        "echo $(($1))",
+        "echo $((_))",
+        "echo $((a[$(rm x)]))",
+        "echo $((1 # 2))",
+        "echo $(('1'))",
         "((x = 1))",
         "echo $'\\'' ; rm x ; echo '\\'",
         "echo ${x:-$(rm x)}",
@@ -80,7 +98,7 @@ def test_a_line_that_cannot_be_taken_apart_is_not_allowed_by_a_rule_for_a_progra
 def test_a_rule_that_forbids_a_program_holds_in_a_line_that_cannot_be_taken_apart() -> None:
     rules = [_allow("*"), PermissionRule(permission="bash", pattern="rm *", action="deny")]
 
-    for line in ("cat <<EOF; rm x\nEOF", "echo $((1)); rm x", "echo `echo \\`rm x\\``", "X=1 rm x", "echo 'a\nrm x"):
+    for line in ("cat <<EOF; rm x\nEOF", "echo $((y)); rm x", "echo `echo \\`rm x\\``", "X=1 rm x", "echo 'a\nrm x"):
         assert verdict(Ask(permission="bash", patterns=commands_of(line)), rules) == "deny"
 
 
@@ -108,6 +126,14 @@ def test_a_rule_that_forbids_a_program_holds_in_a_line_that_cannot_be_taken_apar
         "c1 '$(' ; c2 ')'",
         "c1\r\nc2 x",
         "c1 \u00a0#x; c2",
+        "c1 $((1)); c2 x",
+        "c1 $((1)|(c2 x))",
+        "c1 $((1 + $(c2 x)))",
+        "c1 'a[$(c2 x)]'; c1 $((_))",
+        "for x in 'a[$(c2 x)]'; do c1 $((x)); done",
+        "c1 $((1 > 2)) >f&c2 x",
+        'c1 "$((1))" | c2 x',
+        "c1 $((1))#; c2 x",
     ],
 )
 def test_lines_that_once_hid_a_command(tmp_path: Path, line: str) -> None:
@@ -155,7 +181,26 @@ QUOTES = (
     "\nf\n",
     "<<<",
 )
-GROUPS = ("$(", "(", ")", "((", "))", "$((", "<(", "{ ", " }", "}", "()", "[[ ", " ]]", "function ")
+GROUPS = (
+    "$((1+1))",
+    "$((",
+    "1",
+    "+",
+    "$(",
+    "(",
+    ")",
+    "((",
+    "))",
+    "$((",
+    "<(",
+    "{ ",
+    " }",
+    "}",
+    "()",
+    "[[ ",
+    " ]]",
+    "function ",
+)
 BLOCKS = ("if ", "; then ", "; fi", "for x in a; do ", "; done", "case a in a) ", ";; esac")
 fragments = st.sampled_from((*WORDS, *SIGNS, *QUOTES, *GROUPS, *BLOCKS))
 

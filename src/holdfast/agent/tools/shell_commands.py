@@ -4,9 +4,11 @@ Splits at `;`, `&`, `|`, `&&`, `||` and newlines outside of quotes, and looks in
 process substitutions. The rule is that a mistake asks too much, never too little:
 
  - Nothing is dropped but comments, keywords and the heads of loops.
- - What the shell may read in another way than we do (here-documents, arithmetic, `$'…'`, unbalanced quotes, …) is *unclear*.
+ - What the shell may read in another way than we do (here-documents, `$'…'`, unbalanced quotes, …) is *unclear*.
    Such a line is answered as one command that begins with `unclear: `, so that no rule for a program allows it, followed by
    whatever pieces look like commands, so that rules that forbid one still do.
+ - So is arithmetic, unless it is about numbers only: bash takes the value of a name, or the output of a command, for an
+   expression again and runs what stands in it: `echo 'a[$(rm x)]'; echo $((_))` removes x.
 
 It is about lines as they stand there. What a program does with its arguments (`sh -c`, `eval`, `xargs`, a variable as the
 name of a command) cannot be seen; `prefix_of` does not let such a line stand for others.
@@ -37,6 +39,7 @@ _NOT_TAKEN_APART: Final = re.compile(r"(?:function|coproc|case|esac|select)(?![\
 _ASSIGNMENT: Final = re.compile(r"[A-Za-z_]\w*(?:\[[^\]]*\])?\+?=")
 _PLAIN_WORD: Final = re.compile(r"[\w./+@:,-]+")
 _SIMPLE_EXPANSION: Final = re.compile(r"\$\{[#!]?[\w@*?$!-]+[\w:%/^,.@*+=~?#-]*\}")
+_OF_NUMBERS: Final = re.compile(r"[ \t+\-*/%<>=!&|^~?:,]|0[xX][0-9a-fA-F]+|[0-9]+|\$[#?$]|\$\{#\w+\}")
 _TARGET: Final = re.compile(r"&>>?[ \t]*[\w./~-]+[ \t]*(?=[\n;&|)]|\Z)")
 _SEPARATORS: Final = re.compile(r"[;&|\n(){}`<>]+")
 _BLANK: Final = " \t"
@@ -161,7 +164,9 @@ class _Reader:
 
     def _dollar(self, at: int, depth: int) -> int:
         text = self._text
-        if text.startswith(("$((", "$[", "$'", '$"'), at):
+        if text.startswith("$((", at):
+            return self._arithmetic(at + 3)
+        if text.startswith(("$[", "$'", '$"'), at):
             raise _Unclear
         if text.startswith("$(", at):
             return self.read(at + 2, ")", depth + 1)
@@ -171,6 +176,21 @@ class _Reader:
                 raise _Unclear
             return expansion.end()
         return at + 1
+
+    def _arithmetic(self, at: int) -> int:
+        text = self._text
+        depth = 0
+        while depth or not text.startswith("))", at):
+            if text.startswith(("(", ")"), at):
+                depth += 1 if text[at] == "(" else -1
+                if depth < 0:  # no arithmetic, but a subshell in a substitution
+                    raise _Unclear
+                at += 1
+            elif (token := _OF_NUMBERS.match(text, at)) is not None:
+                at = token.end()
+            else:
+                raise _Unclear
+        return at + 2
 
     def _backquoted(self, at: int, depth: int) -> int:
         """The shell looks for the other one before it looks at anything between them, so that must be simple."""
