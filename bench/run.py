@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+import document
 import machine
 import report
 import rows
@@ -41,8 +42,7 @@ def main() -> None:
     if options.only or options.peer:
         return
     facts = describe_run(options, load=load, began=began, fsync_ms=fsync_ms)
-    (HERE / "results.json").write_text(json.dumps({"facts": facts, "results": results}, indent=1) + "\n")
-    (HERE / "RESULTS.md").write_text(document(facts, results))
+    write(facts, results)
 
 
 def parse_options() -> argparse.Namespace:
@@ -112,35 +112,17 @@ def describe_run(options: argparse.Namespace, *, load: float, began: float, fsyn
     }
 
 
-def document(facts: dict[str, str], results: report.Results) -> str:
-    missed = report.missed(results)
-    verdict = (
-        "Every target is met."
-        if not missed
-        else "Not met: " + "; ".join(line.label for line in missed) + ". See below."
+def write(facts: dict[str, str], results: report.Results) -> None:
+    (HERE / "results.json").write_text(json.dumps({"facts": facts, "results": results}, indent=1) + "\n")
+    text = document.document(
+        "Holdfast beside OpenCode",
+        recipe="bench",
+        facts=facts,
+        missed=[line.label for line in report.missed(results)],
+        table=report.table(results),
+        notes=HERE / "NOTES.md",
     )
-    notes = HERE / "NOTES.md"
-    return f"""# Holdfast beside OpenCode
-
-Written by `just bench`; do not edit ({notes.name} is the part that people write).
-
-| | |
-| --- | --- |
-| date | {facts["date"]}, took {facts["took"]} |
-| machine | {facts["machine"]} |
-| disk | {facts["disk"]} |
-| load | {facts["load"]} |
-| system | {facts["system"]} |
-| OpenCode | {facts["opencode"]}, stock binary from npm |
-| Holdfast | {facts["holdfast"]} |
-| command | `{facts["command"]}` |
-
-{verdict}
-
-{report.table(results)}
-
-{notes.read_text().strip()}
-"""
+    (HERE / "RESULTS.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
+from bench.document import document
 from bench.streams import table
 from bench.streams.table import DURABLE, MEMORY, OURS
 from holdfast.testing.server_process import ServerProcess, die_with_parent, holdfast_command
@@ -68,7 +69,15 @@ def main() -> None:
         "command": f"python -m bench.streams.run --rounds {options.rounds} --seconds {options.seconds:g}",
     }
     (HERE / "results.json").write_text(json.dumps({"facts": facts, "results": results}, indent=1) + "\n")
-    (HERE / "RESULTS.md").write_text(document(facts, results))
+    text = document(
+        "Durable Streams: Holdfast beside the Node reference",
+        recipe="bench-streams",
+        facts=facts,
+        missed=table.missed(results),
+        table=table.table(results),
+        notes=HERE / "NOTES.md",
+    )
+    (HERE / "RESULTS.md").write_text(text)
 
 
 def parse_options() -> argparse.Namespace:
@@ -154,33 +163,6 @@ def memory_mb(pid: int) -> float:
 def say(count: int, server: str, scenario: str, numbers: Mapping[str, list[float]]) -> None:
     shown = "  ".join(f"{name}={values[-1]:g}" for name, values in numbers.items() if values)
     print(f"round {count + 1}  {server:15}  {scenario:17}  {shown}", file=sys.stderr, flush=True)
-
-
-def document(facts: Mapping[str, str], results: Numbers) -> str:
-    missed = table.missed(results)
-    verdict = "Every target is met." if not missed else "Not met: " + "; ".join(missed) + ". See below."
-    notes = HERE / "NOTES.md"
-    return f"""# Durable Streams: Holdfast beside the Node reference
-
-Written by `just bench-streams`; do not edit ({notes.name} is the part that people write).
-
-| | |
-| --- | --- |
-| date | {facts["date"]}, took {facts["took"]} |
-| machine | {facts["machine"]} |
-| disk | {facts["disk"]} |
-| load | {facts["load"]} |
-| system | {facts["system"]} |
-| reference | {facts["reference"]} |
-| Holdfast | {facts["holdfast"]} |
-| command | `{facts["command"]}` |
-
-{verdict}
-
-{table.table(results)}
-
-{notes.read_text().strip()}
-"""
 
 
 if __name__ == "__main__":

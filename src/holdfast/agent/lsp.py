@@ -170,8 +170,6 @@ class LanguageServer:
         """Raises LanguageServerFailed."""
         command = self.config.command or ("",)
         variables = self.config.env or {}
-        if any("\0" in text for text in (*command, *variables, *variables.values())):  # uvloop would cut it there
-            raise LanguageServerFailed("Its command or its environment holds a NUL character.")
         directory = Path(self._directory)
         program = path_of(command[0], directory, variables) if command[0] else None
         if program is None:

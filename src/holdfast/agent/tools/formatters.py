@@ -60,9 +60,6 @@ class Formatters:
     async def _run(self, name: str, config: FormatterConfig, directory: Path, path: str) -> None:
         command = [word.replace(_FILE, path) for word in config.command or ()]
         variables = config.environment or {}
-        if any("\0" in text for text in (*command, *variables, *variables.values())):  # uvloop would cut it there
-            log.warning("formatter.failed", formatter=name, reason="its command or environment holds a NUL character")
-            return
         program = path_of(command[0], directory, variables)
         if program is None:
             log.warning("formatter.failed", formatter=name, reason="there is no such program")

@@ -162,6 +162,8 @@ class Processes:
         """Run a program that reads requests and writes answers, with the server's environment (without its secrets) and these
         variables. `id` marks everything it starts; no line of more than `line_max` bytes can be read from it. Raises OSError
         when the system refuses, ValueError for text that no program can be given."""
+        if any("\0" in text for text in (program, *arguments, *variables, *variables.values())):
+            raise ValueError("A program is given no NUL character.")  # uvloop would cut the text there
         if self._parent_death is None:
             self._parent_death = await asyncio.to_thread(_parent_death_signal)
         read, errors = os.pipe()
