@@ -1,17 +1,19 @@
 """The client that measures: the same plain one for both servers, over sockets that stay open, so that it costs little.
 
-Threads, not asyncio: a reader that blocks in `recv` wakes as soon as bytes are there, and stamps them at once.
+Threads, not asyncio: a reader that blocks in `recv` wakes as soon as bytes are there, and stamps them at once. Only where many
+ask at once does one thread play them all (`seconds_for`).
 """
 
 import contextlib
 import http.client
 import json
 import re
+import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self, cast
 from urllib.parse import urlsplit
 
 TIMEOUT = 120.0
@@ -27,9 +29,7 @@ class Server:
     def request(self, method: str, path: str, body: Any = None) -> bytes:
         """The body of the answer. Raises AssertionError if it is no 2xx. A connection that the server closed meanwhile
         is opened again, once."""
-        sent = b"" if body is None else json.dumps(body).encode()
-        head = f"{method} {path} HTTP/1.1\r\nhost: {self.address.netloc}\r\ncontent-length: {len(sent)}\r\n"
-        message = head.encode() + (b"content-type: application/json\r\n\r\n" if sent else b"\r\n") + sent
+        message = self._message(method, path, body)
         for is_last in (False, True):
             connection: _Connection | None = getattr(self._local, "connection", None)
             if connection is None:
@@ -46,6 +46,39 @@ class Server:
             return answer
         raise AssertionError("unreachable")
 
+    def _message(self, method: str, path: str, body: Any) -> bytes:
+        sent = b"" if body is None else json.dumps(body).encode()
+        head = f"{method} {path} HTTP/1.1\r\nhost: {self.address.netloc}\r\ncontent-length: {len(sent)}\r\n"
+        return head.encode() + (b"content-type: application/json\r\n\r\n" if sent else b"\r\n") + sent
+
+    def seconds_for(self, requests: int, method: str, path: str, body: Any = None, *, clients: int) -> float:
+        """Make the same request so often, by so many clients at once: each asks again as soon as it is answered. One thread
+        with one selector plays all of them, so that they do not wait for each other's turn in the interpreter."""
+        message = self._message(method, path, body)
+        with contextlib.ExitStack() as closing, selectors.DefaultSelector() as selector:
+            for _ in range(clients):
+                connection = closing.enter_context(
+                    contextlib.closing(_Connection(self.address.hostname, self.address.port))
+                )
+                selector.register(connection, selectors.EVENT_READ)
+                connection.exchange(self._message("GET", "/global/health", None))
+            began = time.perf_counter()
+            for key in selector.get_map().values():
+                cast(_Connection, key.fileobj).send(message)
+            sent, answered = clients, 0
+            while answered < requests:
+                for key, _ in selector.select(TIMEOUT):
+                    connection = cast(_Connection, key.fileobj)
+                    answer = connection.receive()
+                    if answer is None:
+                        continue
+                    assert 200 <= answer.status < 300, f"{method} {path}: {answer}"
+                    answered += 1
+                    if sent < requests:
+                        connection.send(message)
+                        sent += 1
+            return time.perf_counter() - began
+
     def get(self, path: str) -> Any:
         return json.loads(self.request("GET", path))
 
@@ -60,8 +93,8 @@ class Server:
 
 
 class _Connection:
-    """As little of HTTP/1.1 as it takes: a request is one packet, an answer is read without looking at its headers twice.
-    (http.client sends head and body apart, and needs several times as long.)"""
+    """As little of HTTP/1.1 as it takes: a request is one packet. (http.client sends head and body apart, and needs several
+    times as long.)"""
 
     def __init__(self, host: str | None, port: int | None) -> None:
         assert host
@@ -69,43 +102,60 @@ class _Connection:
         self._socket = socket.create_connection((host, port), TIMEOUT)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._rest = b""
+        self.fileno = self._socket.fileno
 
     def close(self) -> None:
         self._socket.close()
 
-    def exchange(self, message: bytes) -> tuple[int, bytes]:
-        """(status, body). Raises ConnectionError."""
+    def exchange(self, message: bytes) -> "_Answer":
+        """Raises ConnectionError."""
+        self.send(message)
+        while (answer := self.receive()) is None:
+            pass
+        return answer
+
+    def send(self, message: bytes) -> None:
         self._socket.sendall(message)
-        head = self._until(b"\r\n\r\n").lower()
-        status = int(head[9:12])
-        if b"transfer-encoding: chunked" in head:
-            return status, b"".join(self._chunks())
-        length = re.search(rb"\r\ncontent-length: *(\d+)", head)
-        return status, self._exactly(int(length[1]) if length else 0)
 
-    def _chunks(self) -> Iterator[bytes]:
-        while size := int(self._until(b"\r\n"), 16):
-            yield self._exactly(size)
-            self._exactly(2)
-        self._exactly(2)
-
-    def _until(self, end: bytes) -> bytes:
-        while (at := self._rest.find(end)) < 0:
-            self._receive()
-        found, self._rest = self._rest[:at], self._rest[at + len(end) :]
-        return found
-
-    def _exactly(self, length: int) -> bytes:
-        while len(self._rest) < length:
-            self._receive()
-        found, self._rest = self._rest[:length], self._rest[length:]
-        return found
-
-    def _receive(self) -> None:
+    def receive(self) -> "_Answer | None":
+        """Wait for bytes. The answer, if that was all of it. Raises ConnectionError."""
         data = self._socket.recv(1 << 18)
         if not data:
             raise ConnectionResetError("the server closed the connection")
         self._rest += data
+        found = _first_answer(self._rest)
+        if found is None:
+            return None
+        answer, self._rest = found
+        return answer
+
+
+class _Answer(NamedTuple):
+    status: int
+    body: bytes
+
+
+def _first_answer(data: bytes) -> tuple[_Answer, bytes] | None:
+    """And what follows it."""
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    head, at = data[:end].lower(), end + 4
+    status = int(head[9:12])
+    if b"transfer-encoding: chunked" not in head:
+        length = re.search(rb"\r\ncontent-length: *(\d+)", head)
+        end = at + (int(length[1]) if length else 0)
+        return (_Answer(status, data[at:end]), data[end:]) if len(data) >= end else None
+    body = b""
+    while (line_end := data.find(b"\r\n", at)) >= 0:
+        size = int(data[at:line_end], 16)
+        at = line_end + 2 + size + 2
+        if len(data) < at:
+            return None
+        if not size:
+            return _Answer(status, body), data[at:]
+        body += data[line_end + 2 : at - 2]
+    return None
 
 
 class Event(NamedTuple):

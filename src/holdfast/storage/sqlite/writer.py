@@ -1,4 +1,5 @@
-"""Group commit: everything that wants to write while a commit is under way shares the next one.
+"""Group commit: everything that wants to write while a commit is under way shares the next one, with those who come back at once
+when they hear of it.
 
 Owns the writing thread. Jobs are collected on the event loop; the batch is swapped there too, never by the thread (an
 append that slipped in between swap and commit would be acknowledged without being durable), and run by the one thread in
@@ -9,6 +10,8 @@ Rules
  2. Anything else that goes wrong undoes the whole batch and *fails* the writer: nobody was told anything, and no job is
     accepted any more. Whether the disk kept the last batch is then known only when it is read again.
  3. Once committed, the loop is told once: first the subscribers, in commit order, then those who wait for their job.
+ 4. The next batch begins when the loop brings no more jobs (decision 0120). Two groups in turns would each pay for a commit, and
+    the thread would contend with the loop for the interpreter.
 """
 
 import asyncio
@@ -23,6 +26,9 @@ from holdfast.core.store import Recorded
 from holdfast.storage.sqlite.database import Database, DriverError, to_storage_error
 
 T = TypeVar("T")
+
+GATHER_TURNS_MAX = 10
+"""Of the loop, that the first one waits for others; when somebody comes in each of them."""
 
 CHECKPOINT_PAGES = 1000
 """SQLite's own default, and the fastest: a longer log makes single commits slower."""
@@ -68,6 +74,8 @@ class Writer:
         self._failed = failed
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Job] = []
+        self._usual = 1
+        """How many share a commit, of late. One that is alone does not wait for others."""
         self._working = False
         self._closing: asyncio.Future[None] | None = None
         self._failure: StorageError | None = None
@@ -91,7 +99,7 @@ class Writer:
         self._waiting.append((job, future))
         if not self._working:
             self._working = True
-            self._loop.call_soon(self._start)  # all that this turn of the loop brings goes together
+            self._loop.call_soon(self._gather)
         return future
 
     def check(self) -> None:
@@ -101,8 +109,19 @@ class Writer:
         if self._closing is not None:
             raise Unavailable("The store is closed.", hint="Start the server again.")
 
+    def _gather(self, turns: int = 0, quiet_turns: int = 0, waiting: int = 0) -> None:
+        """Called in each turn of the loop, until nobody comes any more. `waiting`: how many there were in the last turn."""
+        quiet_turns = 0 if len(self._waiting) > waiting else quiet_turns + 1
+        waiting = len(self._waiting)
+        enough = self._usual == 1 or turns == GATHER_TURNS_MAX or quiet_turns >= (1 if waiting >= self._usual else 2)
+        if enough:
+            self._start()
+        else:
+            self._loop.call_soon(self._gather, turns + 1, quiet_turns, waiting)
+
     def _start(self) -> None:
         batch, self._waiting = self._waiting, []
+        self._usual = max(len(batch), self._usual - 1)
         self._batches.put(batch)
 
     def _done(self, batch: list[Job], outcome: "_Outcome") -> None:
@@ -113,12 +132,12 @@ class Writer:
                 _resolve(future, outcome)
         else:
             results, recorded = outcome
-            if self._waiting:
-                self._working = True
-                self._start()
             self._published(recorded)
             for (_, future), result in zip(batch, results, strict=True):
                 _resolve(future, result)
+            if self._waiting:
+                self._working = True
+                self._loop.call_soon(self._gather)
         if self._closing is not None and not self._working:
             _resolve(self._closing, None)
 

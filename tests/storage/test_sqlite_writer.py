@@ -1,0 +1,113 @@
+"""Who shares a commit."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from holdfast.core.store import Recorded
+from holdfast.storage.sqlite.database import Database
+from holdfast.storage.sqlite.writer import GATHER_TURNS_MAX, Writer
+
+
+class Disk:
+    """A database that only counts what was committed together."""
+
+    path = Path("nowhere")
+
+    def __init__(self) -> None:
+        self.commits: list[int] = []
+        self.begun = threading.Event()
+        self.jobs = 0
+
+    def run(self, sql: str) -> None:
+        self.begun.set()
+        if sql == "COMMIT":
+            self.commits.append(self.jobs)
+            self.jobs = 0
+
+    def on_commit(self, note: Callable[[int], None]) -> None:
+        pass
+
+    # --- as a batch
+
+    def begin(self) -> None:
+        pass
+
+    def changes(self) -> int:
+        return 0
+
+    def end(self) -> list[Recorded]:
+        return []
+
+    def job(self) -> None:
+        self.jobs += 1
+
+
+@pytest.fixture
+async def disk() -> Disk:
+    return Disk()
+
+
+def _writer(disk: Disk) -> Writer:
+    return Writer(cast(Database, disk), disk, published=lambda _: None, failed=lambda error: None)
+
+
+async def _client(writer: Writer, disk: Disk, times: int) -> None:
+    """Asks again as soon as it is answered; between the two lies a turn of the loop, as with one behind a socket."""
+    for _ in range(times):
+        await writer.submit(disk.job)
+        await asyncio.sleep(0)
+
+
+async def test_clients_that_come_back_together_share_a_commit(disk: Disk) -> None:
+    writer = _writer(disk)
+    await asyncio.gather(*(_client(writer, disk, 50) for _ in range(8)))
+    await writer.close()
+
+    assert disk.commits == [8] * 50
+
+
+async def test_groups_that_came_apart_find_together(disk: Disk) -> None:
+    writer = _writer(disk)
+    first = asyncio.gather(*(_client(writer, disk, 50) for _ in range(3)))
+    await writer.submit(disk.job)
+    await asyncio.gather(first, *(_client(writer, disk, 50) for _ in range(5)))
+    await writer.close()
+
+    assert sum(disk.commits) == 8 * 50 + 1
+    assert max(disk.commits) >= 8
+    assert len(disk.commits) <= 75
+
+
+async def test_one_who_is_alone_is_not_held_up(disk: Disk) -> None:
+    """As soon as some commits were of one job, one is committed in the turn of the loop in which it comes."""
+    writer = _writer(disk)
+    await asyncio.gather(*(_client(writer, disk, 2) for _ in range(8)))
+    await _client(writer, disk, 8)
+
+    disk.begun.clear()
+    written = writer.submit(disk.job)
+    await asyncio.sleep(0)
+    assert disk.begun.wait(30), "the loop stands still meanwhile: it brings no further turn"
+    await written
+    await writer.close()
+    assert disk.commits[:2] == [8, 8]
+    assert set(disk.commits[2:]) == {1}
+
+
+async def test_newcomers_in_every_turn_of_the_loop_do_not_hold_a_commit_up_for_ever(disk: Disk) -> None:
+    writer = _writer(disk)
+    await asyncio.gather(*(_client(writer, disk, 1) for _ in range(8)))
+
+    disk.begun.clear()
+    jobs: list[asyncio.Future[None]] = []
+    for _ in range(GATHER_TURNS_MAX + 1):
+        jobs.append(writer.submit(disk.job))
+        await asyncio.sleep(0)
+    assert disk.begun.wait(30), "the loop stands still meanwhile: it brings no further turn"
+    await asyncio.gather(*jobs)
+    await writer.close()
