@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from holdfast.agent.permissions import Ask
-from holdfast.agent.providers.base import ProviderError, UserTurn
+from holdfast.agent.providers.base import AssistantTurn, ModelRequest, ProviderError, UserTurn
 from holdfast.agent.providers.conversation import SUMMARISE, SUMMARY_REQUEST
 from holdfast.agent.tools import ToolContext, ToolResult
 from holdfast.agent.tools.base import Subagent
@@ -335,6 +335,36 @@ async def test_a_conversation_that_fills_the_model_is_summarised_and_the_turn_go
         assert log.count("session.compacted") == 1
         assert log.count("turn.ended") == 1
         assert said((await server.answers())[-1]) == "Going on."
+
+
+def words_of(request: ModelRequest) -> list[str]:
+    return [item.text for item in request.conversation if isinstance(item, UserTurn | AssistantTurn)]
+
+
+async def test_a_prompt_that_waited_while_the_conversation_was_summarised_is_answered_from_the_summary():
+    """It was added before the summary. Its answer came after it, and is in what later prompts are told."""
+    stall = Stall()
+    provider = ScriptedProvider(
+        [*call("count", {"n": 1}), stall, finished("tool-calls", input=5000)],
+        [text("One is counted.")],
+        [text("Counted on.")],
+        [text("It rains.")],
+        [text("Goodbye.")],
+    )
+    async with serving(provider, Counter("count", repeatable=False), room=4000) as server:
+        await server.prompt(content="count for me")
+        await stall.reached.wait()
+        await server.prompt("msg_u2", "how is the weather?")
+        stall.release()
+        await server.engine.idle()
+        await server.prompt("msg_u3", "bye")
+        await server.engine.idle()
+
+        _, summary, going_on, second, third = map(words_of, provider.requests)
+        assert summary == ["count for me", "", SUMMARISE]
+        assert going_on[:2] == [SUMMARY_REQUEST, "One is counted."]
+        assert second == [*going_on, "Counted on.", "how is the weather?"]
+        assert third == [*second, "It rains.", "bye"]
 
 
 async def test_a_model_that_says_its_context_is_full_gets_a_summary_instead():

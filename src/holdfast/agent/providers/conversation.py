@@ -1,7 +1,8 @@
 """A session's messages → what the LLM is asked. Pure.
 
-Order: prompts as they were added, each followed by the steps that answered it; so a prompt that came in while another
-was being answered stands after that answer, whatever the clocks said. Prompts that still wait in the queue are left out.
+Order: prompts as they were answered, each followed by the steps that answered it; so a prompt that came in while another
+was being answered stands after that answer, and after a summary that was made meanwhile. Prompts that nobody answers stand
+where they were added. Prompts that still wait in the queue are left out.
 
 A conversation that was summarised begins with the summary; what was said before it is left out.
 
@@ -9,7 +10,7 @@ Every tool call is followed by its output, also one that was aborted or lost: pr
 call that has none, and with it the whole session.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from msgspec.structs import replace
 
@@ -67,6 +68,7 @@ def build_request(
     history: Sequence[WithParts],
     *,
     prompt_id: str,
+    waiting: Collection[str] = (),
     model_id: str,
     system: tuple[str, ...],
     tools: tuple[ToolSpec, ...],
@@ -74,25 +76,26 @@ def build_request(
     closing: str | None = None,
     output_tokens_max: int | None = None,
 ) -> ModelRequest:
-    """The request for the next step of the turn that answers user message `prompt_id`. If the turn's last step was cut,
-    the text it streamed so far stands at the end, with a request to continue it. If the prompt is a request to summarise,
-    so is this. `closing` is what the model is told last."""
+    """The request for the next step of the turn that answers user message `prompt_id`; the prompts `waiting` are for later.
+    If the turn's last step was cut, the text it streamed so far stands at the end, with a request to continue it. If the
+    prompt is a request to summarise, so is this. `closing` is what the model is told last."""
     conversation: list[ConversationItem] = []
     answers: dict[str, list[WithParts]] = {}
     for message in history:
         if isinstance(message.info, AssistantMessage):
             answers.setdefault(message.info.parent_id, []).append(message)
     summarises = False
-    for message in history:
-        if isinstance(message.info, UserMessage):
-            steps = answers.get(message.info.id, ())
-            summarises = any(isinstance(part, CompactionPart) for part in message.parts)
-            if summarises and any(is_answer(assistant) for assistant in map(_assistant, steps)):
-                conversation = [UserTurn(text=SUMMARY_REQUEST)]
-            else:
-                conversation.append(UserTurn(text=SUMMARISE) if summarises else _user(message.parts))
-            for step in steps:
-                conversation += _step(step)
+    for message in _as_answered(history, prompt_id):
+        if message.info.id in waiting:
+            continue
+        steps = answers.get(message.info.id, ())
+        summarises = any(isinstance(part, CompactionPart) for part in message.parts)
+        if summarises and any(is_answer(assistant) for assistant in map(_assistant, steps)):
+            conversation = [UserTurn(text=SUMMARY_REQUEST)]
+        else:
+            conversation.append(UserTurn(text=SUMMARISE) if summarises else _user(message.parts))
+        for step in steps:
+            conversation += _step(step)
         if message.info.id == prompt_id:
             break
     if summarises:
@@ -107,6 +110,16 @@ def build_request(
         tool_choice=tool_choice,
         output_tokens_max=output_tokens_max,
     )
+
+
+def _as_answered(history: Sequence[WithParts], prompt_id: str) -> list[WithParts]:
+    """The prompts, in the order in which their answers began; the one that is answered now is the last until it has a step."""
+    begun: dict[str, int] = {prompt_id: len(history)}
+    for at, message in reversed(list(enumerate(history))):
+        if isinstance(message.info, AssistantMessage):
+            begun[message.info.parent_id] = at
+    prompts = [(at, message) for at, message in enumerate(history) if isinstance(message.info, UserMessage)]
+    return [message for _, message in sorted(prompts, key=lambda prompt: begun.get(prompt[1].info.id, prompt[0]))]
 
 
 def used_tokens(history: Sequence[WithParts]) -> int:

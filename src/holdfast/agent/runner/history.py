@@ -57,19 +57,31 @@ async def version_of(store: SessionStore, session_id: str, message_id: str) -> i
 
 
 async def since_summary(store: SessionStore, session_id: str, prompt_id: str) -> tuple[WithParts, ...]:
-    """What the answer to this prompt is made of (`build_request`), oldest first: everything from the last request for a
-    summary on that was answered and came before the prompt; everything, if there is none."""
+    """What the answer to this prompt is made of (`build_request`), oldest first: everything that was said or answered since the
+    last summary that was there before the answer began; everything, if there is none."""
     found: list[WithParts] = []
+    begun: dict[str, int] = {}  # prompt → where its first step is in `found`: the greater, the older
     answered: set[str] = set()
-    reached = False
+    seen: set[str] = set()
+    summarised: str | None = None
+    missing: set[str] = set()  # prompts that were answered after that summary, and asked before it: they had to wait
     async for message in backwards(store, session_id):
+        id = message.info.id
         found.append(message)
-        reached = reached or message.info.id == prompt_id
         if isinstance(message.info, AssistantMessage):
+            begun[message.info.parent_id] = len(found)
             if is_answer(message.info):
                 answered.add(message.info.parent_id)
-        elif reached and message.info.id in answered and _asks_for_summary(message):
-            break
+            continue
+        seen.add(id)
+        missing.discard(id)
+        if summarised is None and id in answered and _asks_for_summary(message):
+            summarised = id
+            missing = {prompt_id, *begun} - seen
+        if summarised is not None and not missing:
+            if begun.get(prompt_id, 0) <= begun[summarised]:
+                break
+            summarised = None  # it was made after this prompt was answered
     return tuple(reversed(found))
 
 

@@ -272,6 +272,7 @@ class Worker:
         request = build_request(
             await since_summary(self._store, self._session_id, user.id),
             prompt_id=user.id,
+            waiting=state.turns.queue,
             model_id=model.model_id,
             system=self._environment.system(state.session, user, turn.assistant(step).agent),
             tools=tuple(ToolSpec(tool.id, tool.description, tool.parameters) for tool in tools if tool.id != INVALID),
