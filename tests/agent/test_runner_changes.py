@@ -82,8 +82,8 @@ async def test_the_files_are_taken_in_while_the_model_still_writes_the_call(
     async with serving(provider, writing(tmp_path / "project"), Scripted("read", reading)) as server:
         remembering(server, tree)
         await server.prompt(content="Write.")
-        await asyncio.wait_for(stall.reached.wait(), 20)
-        await asyncio.wait_for(began.wait(), 20)
+        await asyncio.wait_for(stall.reached.wait(), 60)
+        await asyncio.wait_for(began.wait(), 60)
         assert kinds(await server.log()).count("turn.ended") == 0
         (tmp_path / "project" / "old.txt").write_text("changed meanwhile\n")
         stall.release()

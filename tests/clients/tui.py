@@ -64,9 +64,12 @@ class Tui:
     def type(self, text: str) -> None:
         os.write(self._terminal, text.encode())
 
-    def wait_for(self, what: str | Callable[[str], bool], *, timeout: float = 60) -> str:
-        """The screen, once it shows the text, or satisfies the condition. Raises ScreenNeverShowed."""
-        shows = what if callable(what) else lambda screen: what in screen
+    def wait_for(self, *what: str | Callable[[str], bool], timeout: float = 90) -> str:
+        """The screen, once it shows all texts and satisfies all conditions. Raises ScreenNeverShowed."""
+
+        def shows(screen: str) -> bool:
+            return all(one(screen) if callable(one) else one in screen for one in what)
+
         deadline = time.monotonic() + timeout
         with selectors.DefaultSelector() as selector:
             selector.register(self._terminal, selectors.EVENT_READ)

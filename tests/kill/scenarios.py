@@ -26,7 +26,7 @@ from tests.kill.checks import (
     same,
 )
 
-ROUND_SECONDS_MAX = 60
+ROUND_SECONDS_MAX = 120
 STOP_SHARE = 0.1
 """How many of the ends are SIGTERM, in good order, instead of SIGKILL."""
 

@@ -36,7 +36,7 @@ async def test_a_subagents_request_is_shown_and_its_answer_lets_the_parent_go_on
     tmp_path: Path, reply: str, done: str
 ) -> None:
     scripts = [call("task", TASK), call("bash", {"command": "echo seen"}), text("The child is done."), text("Thanks.")]
-    async with Server(project(tmp_path), tmp_path / "data", scripts) as server, asyncio.timeout(30):
+    async with Server(project(tmp_path), tmp_path / "data", scripts) as server, asyncio.timeout(90):
         session, waiting, request = await asked(server)
         assert request["sessionID"] != session
         await server.api.post(f"/permission/{request['id']}/reply", json={"reply": reply, "message": "Go on without"})
@@ -50,7 +50,7 @@ async def test_a_subagents_request_is_shown_and_its_answer_lets_the_parent_go_on
 
 async def test_an_abort_of_the_parent_ends_the_child_that_waits(tmp_path: Path) -> None:
     scripts = [call("task", TASK), call("bash", {"command": "echo seen"})]
-    async with Server(project(tmp_path), tmp_path / "data", scripts) as server, asyncio.timeout(30):
+    async with Server(project(tmp_path), tmp_path / "data", scripts) as server, asyncio.timeout(90):
         session, waiting, _ = await asked(server)
         await server.api.post(f"/session/{session}/abort")
         await waiting

@@ -16,7 +16,7 @@ from tests.server.harness import Server, prompt, texts
 
 async def test_an_interrupt_leaves_the_prompts_that_wait(tmp_path: Path) -> None:
     scripts = [[*text("First "), Stall()], text("Second."), text("Third.")]
-    async with Server(tmp_path, tmp_path / "data", scripts) as server, asyncio.timeout(30):
+    async with Server(tmp_path, tmp_path / "data", scripts) as server, asyncio.timeout(90):
         session = await server.session()
         for number in range(3):
             body = prompt(str(number), messageID=f"msg_{number}")
@@ -31,7 +31,7 @@ async def test_an_interrupt_leaves_the_prompts_that_wait(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("ids", [["msg_zzz", "msg_000"], ["msg_000", "msg_zzz"]])
 async def test_each_prompt_is_answered_once_whatever_the_clients_clock_says(tmp_path: Path, ids: list[str]) -> None:
-    async with Server(tmp_path, tmp_path / "data", [text("One."), text("Two.")]) as server, asyncio.timeout(30):
+    async with Server(tmp_path, tmp_path / "data", [text("One."), text("Two.")]) as server, asyncio.timeout(90):
         session = await server.session()
         answers = [await server.prompt(session, messageID=id) for id in ids]
         again = [await server.prompt(session, messageID=id) for id in ids]

@@ -20,7 +20,7 @@ from tests.server.harness import Server, texts
 
 @pytest.mark.slow
 async def test_the_provider_gets_a_result_for_every_call_though_the_server_died_in_one(tmp_path: Path) -> None:
-    async with Arena(tmp_path) as arena, asyncio.timeout(60):
+    async with Arena(tmp_path) as arena, asyncio.timeout(90):
         session, asked = await arena.new_session(), arena.new_message_id()
         command = json.dumps({"command": "echo begun; sleep 30"})
         text = f"[[tool=bash {command}]][[tool=bash {command}]] [[tokens=3]]"

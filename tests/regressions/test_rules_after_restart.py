@@ -20,7 +20,7 @@ from tests.kill.checks import answer_tools, check_session, is_quiet
 @pytest.mark.slow
 async def test_a_call_that_waited_when_the_server_died_is_judged_by_the_projects_rules(tmp_path: Path) -> None:
     """The rule says "ask", which holds the call; the server dies; meanwhile the rule is changed to "allow"."""
-    async with Arena(tmp_path) as arena, asyncio.timeout(30):
+    async with Arena(tmp_path) as arena, asyncio.timeout(90):
         await arena.stop()
         permit(arena, "ask")
         await arena.start()

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 async def test_a_turn_in_which_the_server_died_comes_to_its_end_without_anybody_asking(
     tmp_path: Path, prompt: str
 ) -> None:
-    async with Arena(tmp_path) as arena, asyncio.timeout(60):
+    async with Arena(tmp_path) as arena, asyncio.timeout(90):
         session, asked = await arena.new_session(), arena.new_message_id()
         body = {"messageID": asked, "parts": [{"type": "text", "text": prompt}]}
         await arena.call("POST", f"/session/{session}/prompt_async", body)
@@ -44,7 +44,7 @@ async def test_a_turn_in_which_the_server_died_comes_to_its_end_without_anybody_
 
 async def test_a_session_that_was_just_created_is_there_after_a_crash(tmp_path: Path) -> None:
     """Sessions that never reached the database before a crash (35505)."""
-    async with Arena(tmp_path) as arena, asyncio.timeout(30):
+    async with Arena(tmp_path) as arena, asyncio.timeout(90):
         created = await arena.call("POST", "/session", {"title": "acknowledged"})
         await arena.kill()
         await arena.start()

@@ -25,7 +25,7 @@ async def test_an_abort_ends_the_turn_and_the_session_is_idle_once(tmp_path: Pat
     async with Server(tmp_path, tmp_path / "data", [script]) as server:
         await server.listen()
         session = await server.session(permission=ALLOW)
-        async with server.events() as events, asyncio.timeout(30):
+        async with server.events() as events, asyncio.timeout(90):
             await server.api.post(f"/session/{session}/prompt_async", json=prompt("Go"))
             seen = [await events.next()]
             while shows not in seen[-1].data.decode():

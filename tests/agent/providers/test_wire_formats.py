@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -31,6 +31,7 @@ from holdfast.agent.providers.base import (
 from holdfast.agent.providers.connections import Connections
 from holdfast.agent.providers.registry import ProviderRegistry
 from holdfast.core.config import Config, CostConfig, ModalitiesConfig, ModelConfig, ProviderConfig
+from holdfast.testing.loop_time import let_pass
 from tests.agent.providers.recorded import (
     ANTHROPIC,
     ARGUMENTS,
@@ -77,15 +78,21 @@ async def adapter(format: Format, url: str, **options: Any) -> AsyncIterator[Pro
 
 
 async def ask(
-    format: Format, behave: Behaviour, request: ModelRequest = PROMPT, **options: Any
+    format: Format,
+    behave: Behaviour,
+    request: ModelRequest = PROMPT,
+    *,
+    hears: Callable[[str], object] = lambda text: None,
+    **options: Any,
 ) -> tuple[list[Chunk], ProviderError | None]:
-    """What the LLM said, and how it failed, if it did."""
+    """What the LLM said, and how it failed, if it did. `hears` is told the text so far."""
     said: list[Chunk] = []
     async with server(behave) as url, adapter(format, url, **options) as provider:
         try:
             async with aclosing(provider.stream(request)) as batches:
                 async for batch in batches:
                     said += batch
+                    hears(texts(said))
         except ProviderError as error:
             return said, error
     return said, None
@@ -334,35 +341,42 @@ async def test_nobody_there(format: Format):
 
 
 async def silent(wire: Wire) -> None:
-    await wire.until_gone()
+    await wire.outlast(60)
 
 
 @every_format
 async def test_an_answer_that_never_begins_is_given_up(format: Format):
-    _, error = await ask(format, silent, headerTimeout=50, chunkTimeout=60_000)
+    _, error = await ask(format, silent, headerTimeout=60_000, chunkTimeout=600_000)
 
     assert error is not None
-    assert (error.message, error.is_retryable) == ("The model said nothing for 0.05 seconds.", True)
+    assert (error.message, error.is_retryable) == ("The model said nothing for 60 seconds.", True)
 
 
 @every_format
 async def test_a_silence_in_mid_answer_is_given_up(format: Format):
     frames = format.calls.split(b"\n\n")
     until = next(number for number, frame in enumerate(frames) if b"I look" in frame)
+    heard = asyncio.Event()
 
     async def behave(wire: Wire) -> None:
         await wire.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
         await wire.chunk(b"\n\n".join(frames[: until + 1]) + b"\n\n")
-        await wire.until_gone()
+        await heard.wait()
+        await wire.outlast(60)
 
-    said, error = await ask(format, behave, headerTimeout=60_000, chunkTimeout=50)
+    said, error = await ask(
+        format,
+        behave,
+        hears=lambda text: text == "I look " and heard.set(),
+        headerTimeout=600_000,
+        chunkTimeout=60_000,
+    )
 
     assert texts(said) == "I look "
     assert error is not None
-    assert (error.message, error.is_retryable) == ("The model said nothing for 0.05 seconds.", True)
+    assert (error.message, error.is_retryable) == ("The model said nothing for 60 seconds.", True)
 
 
-@pytest.mark.slow
 async def test_a_ping_is_a_sign_of_life():
     """Anthropic sends pings while its LLM thinks: nothing for us to pass on, but no silence either."""
     frames = ANTHROPIC.calls.split(b"\n\n")
@@ -371,12 +385,14 @@ async def test_a_ping_is_a_sign_of_life():
         await wire.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
         await wire.chunk(b"\n\n".join(frames[:2]) + b"\n\n")
         for _ in range(20):
-            await asyncio.sleep(0.1)
+            for _ in range(20):  # turns of the loop, in which the client reads what was sent
+                await asyncio.sleep(0.001)
+            let_pass(40)
             await wire.chunk(b'event: ping\ndata: {"type": "ping"}\n\n')
         await wire.chunk(b"\n\n".join(frames[2:]))
         await wire.send(b"0\r\n\r\n")
 
-    said, error = await ask(ANTHROPIC, behave, chunkTimeout=1500)
+    said, error = await ask(ANTHROPIC, behave, chunkTimeout=60_000)
 
     assert error is None
     assert texts(said) == SAID
@@ -389,9 +405,9 @@ async def test_the_whole_answer_has_its_time(format: Format):
     async def behave(wire: Wire) -> None:
         await wire.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
         await wire.chunk(b"\n\n".join(frames[:3]) + b"\n\n")
-        await wire.until_gone()
+        await wire.outlast(100)
 
-    _, error = await ask(format, behave, timeout=100, chunkTimeout=60_000)
+    _, error = await ask(format, behave, timeout=100_000, chunkTimeout=600_000)
 
     assert error is not None
     assert (error.message, error.is_retryable) == ("The model took longer than options.timeout allows.", True)
@@ -431,6 +447,26 @@ async def test_the_request_has_the_key_the_headers_and_the_path(format: Format):
     assert "Be brief." in json.dumps(body)
     assert "Reads a file." in json.dumps(body)
     assert "1000" in json.dumps(body)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("model", "options", "taken"),
+    [
+        ("gpt-5", {}, False),
+        ("gpt-5.1", {}, True),
+        ("gpt-5.1", {"reasoningEffort": "none"}, True),
+        ("gpt-5.1", {"reasoningEffort": "low"}, False),
+        ("gpt-4o", {}, True),
+    ],
+)
+async def test_a_temperature_is_sent_to_those_that_take_one(model: str, options: dict[str, Any], taken: bool):
+    """Not to what thinks: pydantic-ai would leave it out, and warn each time."""
+    request = msgspec.structs.replace(PROMPT, temperature=0.5, top_p=0.9, options=options)
+    _, body = await sent(RESPONSES._replace(model=model), request)
+
+    assert body["model"] == model
+    assert ("temperature" in body, "top_p" in body) == (taken, taken)
 
 
 @every_format

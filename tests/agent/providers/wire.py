@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from holdfast.testing.loop_time import let_pass
+
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 
 
@@ -33,6 +35,13 @@ class Wire:
         """Return once the client closed its side."""
         while await self.reader.read(1024):
             pass
+
+    async def outlast(self, seconds: float) -> None:
+        """Say nothing, while so much time passes again and again, until the client closed its side."""
+        gone = asyncio.ensure_future(self.until_gone())
+        while not gone.done():
+            let_pass(seconds)
+            await asyncio.wait((gone,), timeout=0.01)
 
 
 Behaviour = Callable[[Wire], Awaitable[None]]

@@ -65,10 +65,10 @@ def test_two_long_texts_are_compared_in_bounded_time_and_space(kind: str) -> Non
     before = "".join(f"{n if kind == 'different' else n % 3}\n" for n in range(200_000)).encode()
     after = "".join(f"{n + 0.5 if kind == 'different' else (n * 2) % 5}\n" for n in range(200_000)).encode()
 
-    start = time.monotonic()
+    start = time.thread_time()
     found = difference("f", before, after)
 
-    assert time.monotonic() - start < 5
+    assert time.thread_time() - start < 10
     assert found.patch == ""
     assert found.additions > 100_000
     assert len(before) > PATCH_BYTES_MAX

@@ -1,5 +1,6 @@
 """What formatters make of files that tools changed. They are real programs."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from holdfast.agent.tools.file_edits import FileEdits
 from holdfast.agent.tools.formatters import Formatters, is_there
 from holdfast.agent.tools.write import Write
 from holdfast.core.config import FormatterConfig
-from tests.agent.mcp.servers import is_alive
+from tests.agent.mcp.servers import is_alive, read, until
 from tests.agent.tools.hosts import Session
 
 
@@ -95,18 +96,34 @@ async def test_one_that_is_not_for_the_file_is_not_run(session: Session, process
     assert not any("formatting" in recorded for recorded in session.host.recorded)
 
 
-async def test_one_that_takes_too_long_is_ended_with_what_it_started(session: Session, processes: Processes):
+async def test_one_that_takes_too_long_is_ended_with_what_it_started(
+    session: Session, processes: Processes, monkeypatch: pytest.MonkeyPatch
+):
+    limits: list[asyncio.Timeout] = []
+    timeout = asyncio.timeout
+
+    def noting(seconds: float | None) -> asyncio.Timeout:
+        made = timeout(seconds)
+        if seconds == 60:
+            limits.append(made)
+        return made
+
+    monkeypatch.setattr(asyncio, "timeout", noting)
     code = (
         "import subprocess, time; c = subprocess.Popen(['sleep', '600'], start_new_session=True);"
-        "pathlib.Path('pids').write_text(f'{os.getpid()} {c.pid}'); print('x' * 1000000); time.sleep(600)"
+        "print('x' * 1000000, flush=True); pathlib.Path('pids').write_text(f'{os.getpid()} {c.pid} end');"
+        "time.sleep(600)"
     )
+    pids = session.context.directory / "pids"
     with capture_logs() as logs:
-        _, text = await written(session, edits(processes, seconds_max=1, slow=python(code)))
+        writing = asyncio.create_task(written(session, edits(processes, seconds_max=60, slow=python(code))))
+        await until(lambda: read(pids).endswith("end"))
+        limits[0].reschedule(asyncio.get_running_loop().time())  # the minute is over
+        _, text = await writing
 
     assert text == "text\n"
-    assert [line["reason"] for line in logs if line["event"] == "formatter.failed"] == ["it took more than 1 seconds"]
-    pids = session.context.directory / "pids"
-    assert not pids.exists() or not any(is_alive(int(pid)) for pid in pids.read_text().split())
+    assert [line["reason"] for line in logs if line["event"] == "formatter.failed"] == ["it took more than 60 seconds"]
+    assert not any(is_alive(int(pid)) for pid in pids.read_text().split()[:2])
 
 
 async def test_it_sees_no_secrets_of_the_server(

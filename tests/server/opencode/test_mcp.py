@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from holdfast.server.listener import Listener
+from holdfast.testing.loop_time import let_pass
 from holdfast.testing.scripted_provider import call, text
 from tests.agent.mcp.everything import make
 from tests.agent.mcp.servers import EVERYTHING, is_alive, local, on_loopback, raw, read, serving, until
@@ -134,13 +135,15 @@ async def test_a_server_that_dies_in_mid_call_leaves_an_unknown_outcome_and_is_b
         assert log.read_text().count("start") == 2
 
 
-@pytest.mark.slow
 async def test_a_server_that_never_answers_is_given_up_after_its_timeout_and_told_so(tmp_path: Path):
     log = tmp_path / "log"
-    async with serving(tmp_path, {"raw": local(raw(log), timeout=2000)}) as server:
-        part = await called(server, "raw_hang")
+    async with serving(tmp_path, {"raw": local(raw(log), timeout=60_000)}) as server:
+        calling = asyncio.create_task(called(server, "raw_hang"))
+        await until(lambda: "call hang" in read(log))
+        let_pass(60)
+        part = await calling
         assert part["state"]["status"] == "error"
-        assert "did not answer within 2 seconds" in part["state"]["error"]
+        assert "did not answer within 60 seconds" in part["state"]["error"]
         await called(server, "raw_count")
 
         assert log.read_text().splitlines()[-2:] == ["cancelled", "call count"]

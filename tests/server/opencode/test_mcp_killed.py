@@ -12,9 +12,13 @@ from tests.agent.mcp.servers import is_alive, local, raw, read, until
 from tests.kill.arena import Arena
 
 
-async def described(arena: Arena, mcp: dict[str, Any]) -> None:
+def describe(arena: Arena, mcp: dict[str, Any]) -> None:
     file = arena.work / "opencode.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "mcp": mcp}))
+
+
+async def described(arena: Arena, mcp: dict[str, Any]) -> None:
+    describe(arena, mcp)
     await arena.call("POST", "/instance/dispose")
 
 
@@ -56,14 +60,15 @@ async def test_the_programs_of_servers_and_what_they_started_die_with_a_killed_h
 async def test_a_call_found_running_has_an_unknown_outcome_and_only_one_that_reads_is_made_again(tmp_path: Path):
     log = tmp_path / "log"
     async with Arena(tmp_path) as arena:
-        await described(arena, {"raw": local(raw(log), timeout=2000)})
+        await described(arena, {"raw": local(raw(log))})
         hang, look = await called(arena, "raw_hang"), await called(arena, "raw_look")
         await until(lambda: len(re.findall("call (hang|look)", read(log))) == 2)
         await arena.kill()
+        describe(arena, {"raw": local(raw(log), timeout=5000)})
         await arena.start()
         hung, looked = await outcome(arena, hang), await outcome(arena, look)
 
         assert hung["status"] == "error"
         assert hung["error"] == OUTCOME_UNKNOWN
-        assert "did not answer within 2 seconds" in looked["error"]  # it was asked again, and is as deaf as before
+        assert "did not answer within 5 seconds" in looked["error"]  # it was asked again, and is as deaf as before
         assert (read(log).count("call hang"), read(log).count("call look")) == (1, 2)

@@ -36,7 +36,7 @@ class Reader:
 
     async def read(self, connected: aiohttp.ClientWebSocketResponse, wanted: str | None = None) -> int | None:
         """Until that text came, or to the end; then the close code."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while wanted is None or wanted not in self.text:
                 message = await connected.receive()
                 if message.type == aiohttp.WSMsgType.TEXT:

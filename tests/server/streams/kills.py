@@ -161,7 +161,7 @@ async def run(directory: Path, kills: int, seed: int) -> Load:
                     failed[0].result()
             await asyncio.sleep(0.5)
             load.stopping = True
-            await asyncio.wait_for(asyncio.gather(*tasks), 30)
+            await asyncio.wait_for(asyncio.gather(*tasks), 60)
             await check(session, load)
         server.stop()
     verify = holdfast_command("verify", "--data", str(data))

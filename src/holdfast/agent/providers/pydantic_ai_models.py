@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, cast
 import httpx
 import httpx2
 from pydantic_ai.models import Model as AiModel
+from pydantic_ai.profiles.openai import SAMPLING_PARAMS
 from pydantic_ai.settings import ModelSettings
 
 from holdfast.agent.providers.base import ModelRequest
@@ -52,7 +53,21 @@ class Made(NamedTuple):
             settings["extra_headers"] = dict(request.headers)
         limits = {"max_tokens": request.output_tokens_max, "temperature": request.temperature, "top_p": request.top_p}
         settings |= {name: value for name, value in limits.items() if value is not None}
+        if not _takes_sampling(cast(Mapping[str, Any], self.model.profile), settings):
+            settings = {name: value for name, value in settings.items() if name not in SAMPLING_PARAMS}
         return cast(ModelSettings, settings)
+
+
+def _takes_sampling(profile: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """OpenAI's models that think take no temperature and the like while they do. (The AI SDK of OpenCode leaves them out too;
+    pydantic-ai would, with a warning for each request.)"""
+    if not profile.get("openai_supports_reasoning"):
+        return True
+    efforts = profile.get("openai_reasoning_efforts")
+    may_rest = "none" in efforts if efforts is not None else profile.get("openai_supports_reasoning_effort_none", False)
+    effort = settings.get("openai_reasoning_effort")
+    thinks = profile.get("thinking_enabled_by_default", False) if effort is None else effort != "none"
+    return bool(may_rest and not thinks)
 
 
 _ALWAYS: Final = {

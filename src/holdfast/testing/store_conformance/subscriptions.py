@@ -7,7 +7,7 @@ import pytest
 from holdfast.core.errors import NotFound
 from holdfast.core.offsets import BEGINNING
 from holdfast.core.store import ALL, DirectoryScope, Recorded, Scope, SessionScope, SessionStore
-from holdfast.testing.store_conformance.base import StoreSuite, collect, collect_all, log, types
+from holdfast.testing.store_conformance.base import TOO_LONG_SECONDS, StoreSuite, collect, collect_all, log, types
 from holdfast.testing.stories import Story
 
 DELTAS = 40
@@ -123,7 +123,7 @@ class Subscriptions(StoreSuite):
         await store.append(story.id, [story.todo("the end")])
         records = await log(store)
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(TOO_LONG_SECONDS):
             for follower in followers:
                 assert await follower == records
 
