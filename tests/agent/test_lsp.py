@@ -15,7 +15,7 @@ from holdfast.agent.lsp import PAUSE_MS, LanguageServer, settings_asked, symbols
 from holdfast.agent.tools import Processes
 from holdfast.core.config import LanguageServerConfig
 from holdfast.testing.manual_clock import ManualClock
-from tests.agent.mcp.servers import is_alive, read, until
+from holdfast.testing.other_processes import is_alive, read, until
 
 FAKE = Path(__file__).parent / "lsp_server.py"
 

@@ -8,6 +8,7 @@ import pytest
 
 from holdfast.agent.programs import Ended, run
 from holdfast.testing.loop_time import let_pass
+from holdfast.testing.other_processes import is_alive, read, until
 
 
 async def sh(command: str, directory: Path, **limits: object) -> Ended:
@@ -15,24 +16,13 @@ async def sh(command: str, directory: Path, **limits: object) -> Ended:
     return await run("/bin/sh", "-c", command, directory=str(directory), environment=os.environ, **options)
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 async def dead(pid: int) -> None:
     """The kernel takes a moment to end what was killed."""
-    async with asyncio.timeout(30):
-        while is_alive(pid):  # noqa: ASYNC110 - a grandchild is nothing to subscribe to
-            await asyncio.sleep(0.01)
+    await until(lambda: not is_alive(pid))
 
 
 async def written(path: Path) -> int:
-    async with asyncio.timeout(30):
-        while not path.exists() or not path.read_text().endswith("\n"):  # noqa: ASYNC110 - a file is nothing to subscribe to
-            await asyncio.sleep(0.01)
+    await until(lambda: read(path).endswith("\n"))
     return int(path.read_text())
 
 

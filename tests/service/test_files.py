@@ -320,9 +320,10 @@ async def test_a_cancelled_search_leaves_no_process(project: Path, monkeypatch: 
 def workers() -> list[str]:
     """Search workers that this process started and that are alive."""
     listed = subprocess.run(
-        ["ps", "-ww", "-o", "stat=", "-o", "args=", "--ppid", str(os.getpid())], capture_output=True, text=True
+        ["ps", "-axww", "-o", "ppid=", "-o", "stat=", "-o", "args="], capture_output=True, text=True
     ).stdout
-    return [line for line in listed.splitlines() if "search_worker" in line and not line.startswith("Z")]
+    found = [line.split(maxsplit=2) for line in listed.splitlines() if "search_worker" in line]
+    return [args for parent, state, args in found if parent == str(os.getpid()) and not state.startswith("Z")]
 
 
 # --- status -----------------------------------------------------------------------------------------------------

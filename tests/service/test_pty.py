@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from holdfast.service import pty as pty_module
 from holdfast.service.pty import Connection, NewPty, PtyEvent, PtyExited, PtyPatch, PtyService
 from holdfast.service.screens import UNITS_MAX
 from holdfast.testing.manual_clock import ManualClock
+from holdfast.testing.other_processes import is_alive, until
 
 
 @pytest.fixture
@@ -302,23 +302,11 @@ asyncio.run(main())
 """
 
 
-def test_kill_9_of_the_server_leaves_nothing_of_a_terminal_behind() -> None:
-    server = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
+async def test_kill_9_of_the_server_leaves_nothing_of_a_terminal_behind() -> None:
+    server = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVER, stdout=subprocess.PIPE)
     assert server.stdout is not None
-    pids = [int(word) for word in server.stdout.readline().split()[:2]]
+    pids = [int(word) for word in (await server.stdout.readline()).split()[:2]]
     assert all(is_alive(pid) for pid in pids)
     server.send_signal(signal.SIGKILL)
-    server.wait()
-    server.stdout.close()
-    deadline = time.monotonic() + 60
-    while any(is_alive(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(is_alive(pid) for pid in pids)
-
-
-def is_alive(pid: int) -> bool:
-    """A dead process that nobody waits for does not count."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    await server.wait()
+    await until(lambda: not any(is_alive(pid) for pid in pids))

@@ -1,8 +1,10 @@
 """Small files that must not be lost, and whether a file is still the one that was read."""
 
 import contextlib
+import fcntl
 import os
 import secrets
+import sys
 from pathlib import Path
 
 Version = tuple[int, int, int] | None
@@ -30,14 +32,23 @@ def replace_file(file: Path, data: bytes, *, mode: int | None = None) -> None:
                 os.fchmod(opened.fileno(), target.stat().st_mode & 0o7777)
             opened.write(data)
             opened.flush()
-            os.fsync(opened.fileno())
+            _sync(opened.fileno())
         os.replace(staged, target)
         folder = os.open(target.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            _sync(folder)
         finally:
             os.close(folder)
     except OSError:
         with contextlib.suppress(OSError):
             staged.unlink()
         raise
+
+
+def _sync(descriptor: int) -> None:
+    """What was written is on the medium when this returns. On macOS a plain fsync leaves it in the cache of the drive."""
+    if sys.platform == "darwin":
+        with contextlib.suppress(OSError):  # not every file system can
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(descriptor)

@@ -1,9 +1,8 @@
 """MCP servers for tests: how the configuration describes them, and real ones on loopback."""
 
-import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -43,21 +42,3 @@ async def on_loopback(app: Any, *, port: int = 0) -> AsyncIterator[str]:
     """An MCP server's application, and its URL."""
     async with app.router.lifespan_context(app), Listener(app, "127.0.0.1", port) as listener:
         yield listener.url
-
-
-def read(file: Path) -> str:
-    return file.read_text() if file.exists() else ""
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Another process is at work: look again and again, as long as it takes."""
-    async with asyncio.timeout(30):
-        while not holds():  # noqa: ASYNC110 - a file and a process are nothing to subscribe to
-            await asyncio.sleep(0.02)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

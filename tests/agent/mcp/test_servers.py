@@ -14,7 +14,8 @@ from holdfast.agent.tools import Processes
 from holdfast.core.config import McpConfig
 from holdfast.core.mcp import McpConnected, McpDisabled, McpFailed
 from holdfast.testing.manual_clock import ManualClock
-from tests.agent.mcp.servers import raw, read
+from holdfast.testing.other_processes import read
+from tests.agent.mcp.servers import raw
 
 
 @pytest.fixture

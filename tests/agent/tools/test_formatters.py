@@ -15,7 +15,7 @@ from holdfast.agent.tools.file_edits import FileEdits
 from holdfast.agent.tools.formatters import Formatters, is_there
 from holdfast.agent.tools.write import Write
 from holdfast.core.config import FormatterConfig
-from tests.agent.mcp.servers import is_alive, read, until
+from holdfast.testing.other_processes import is_alive, read, until
 from tests.agent.tools.hosts import Session
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.agent.mcp.servers import is_alive, read, until
+from holdfast.testing.other_processes import is_alive, read, until
 from tests.agent.test_lsp import FAKE
 from tests.kill.arena import Arena
 from tests.server.harness import Server

@@ -10,9 +10,10 @@ import pytest
 
 from holdfast.server.listener import Listener
 from holdfast.testing.loop_time import let_pass
+from holdfast.testing.other_processes import is_alive, read, until
 from holdfast.testing.scripted_provider import call, text
 from tests.agent.mcp.everything import make
-from tests.agent.mcp.servers import EVERYTHING, is_alive, local, on_loopback, raw, read, serving, until
+from tests.agent.mcp.servers import EVERYTHING, local, on_loopback, raw, serving
 from tests.server.harness import Server, texts
 
 

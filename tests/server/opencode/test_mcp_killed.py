@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from holdfast.agent.turn.outcomes import OUTCOME_UNKNOWN
-from tests.agent.mcp.servers import is_alive, local, raw, read, until
+from holdfast.testing.other_processes import is_alive, read, until
+from tests.agent.mcp.servers import local, raw
 from tests.kill.arena import Arena
 
 

@@ -101,12 +101,12 @@ def _send(groups: Collection[int], marker: str, number: int) -> bool:
 def _targets(groups: Collection[int], marker: str) -> Iterator[int]:
     """What `kill` takes: the negative number of a group, or a process outside the groups that carries the marker. Dead
     processes that nobody waits for do not count: in a container without an init they stay for ever."""
+    own = os.getpgrp()
     if not _HAS_PROC:
-        yield from (-group for group in groups if exists(group))
+        yield from (-group for group in groups if group != own and exists(group))
         return
     user = os.getuid()
     wanted = marker.encode()
-    own = os.getpgrp()
     for name in os.listdir("/proc"):
         if not name.isdigit() or (fields := _stat(name)) is None or fields[0] in (b"Z", b"X"):
             continue
