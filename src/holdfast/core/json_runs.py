@@ -22,7 +22,7 @@ def to_run(body: bytes) -> bytes:
     try:
         value = _ANY.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Invalid(f"The body is not JSON: {error}", hint="Send one JSON value, or an array of them.") from None
+        raise Invalid(f"The body is not JSON: {error}.", hint="Send one JSON value, or an array of them.") from None
     except RecursionError:
         raise Invalid("The body is nested too deeply.", hint="Flatten it.") from None
     body = body.strip(_SPACE)

@@ -114,6 +114,8 @@ class _Server:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         refusal = self._gate.refuse_place(headers, scope["scheme"])
+        if len(headers) != len(scope["headers"]) and _is_repeated(scope["headers"], b"host"):
+            refusal = Refusal(400, "A request has one Host.")
         if refusal is not None:
             await _refuse(scope, send, refusal, (_VARY,))
             return
@@ -220,6 +222,10 @@ def _answer_of(refusal: Refusal, scope: HttpScope) -> Answer:
 
 def _is_second(scope: HttpScope) -> bool:
     return scope["path"].startswith(_SECOND_API)
+
+
+def _is_repeated(headers: Sequence[Header], wanted: bytes) -> bool:
+    return sum(name == wanted for name, _ in headers) > 1
 
 
 def _preflight(headers: Mapping[bytes, bytes]) -> Sequence[Header]:

@@ -45,7 +45,10 @@ def streamed(pieces: AsyncIterator[bytes], content_type: str) -> App:
 async def read_body(
     receive: Receive, headers: Mapping[bytes, bytes], bytes_max: int, *, hint: str | None = None
 ) -> bytes:
-    """All of a request's body. Raises TooLarge as early as it is known, with the hint; Invalid if the client goes meanwhile."""
+    """All of a request's body. Raises TooLarge as early as it is known, with the hint; Invalid if the client goes meanwhile, or
+    if the body is not sent as it is."""
+    if b"content-encoding" in headers or b"transfer-encoding" in headers:
+        _check_coding(headers)
     length = headers.get(b"content-length")
     size = int(length) if length is not None else 0
     pieces: list[bytes] = []
@@ -62,6 +65,14 @@ async def read_body(
     if size > bytes_max:
         raise TooLarge(f"The body is larger than {bytes_max} bytes.", hint=hint)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _check_coding(headers: Mapping[bytes, bytes]) -> None:
+    """Chunks are undone before anybody sees them; nothing else is."""
+    for name in (b"content-encoding", b"transfer-encoding"):
+        coding = headers.get(name, b"").strip().lower()
+        if coding not in (b"", b"identity", b"chunked"):
+            raise Invalid(f"The body is encoded: {coding.decode('latin-1')[:64]}.", hint="Send it as it is.")
 
 
 async def disconnected(receive: Receive) -> None:

@@ -1,4 +1,5 @@
-"""uvicorn on a socket of ours, started and stopped in good order, without its own ideas about signals and logs."""
+"""uvicorn on a socket of ours, started and stopped in good order, without its own ideas about signals and logs. What a
+connection may cost is in `http_protocol`."""
 
 import asyncio
 import contextlib
@@ -8,10 +9,10 @@ from types import TracebackType
 from typing import Any, Final, Self, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from holdfast.core.errors import Unavailable
 from holdfast.server.asgi import App
+from holdfast.server.http_protocol import HttpProtocol
 
 _GRACE_SECONDS: Final = 2
 _KEEP_ALIVE_SECONDS: Final = 75
@@ -79,8 +80,8 @@ class Listener:
         await self._task
 
 
-class _Protocol(HttpToolsProtocol):
-    """uvicorn's, whose answers leave in one packet."""
+class _Protocol(HttpProtocol):
+    """Answers leave in one packet."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(Gathered(transport, self.loop))

@@ -158,8 +158,12 @@ class SubscriptionService:
         subscription = rules.link(subscription, config.streams, self.tails, explicit=True)
         active = self._add(subscription)
         meant = [path for path in self.tails if active.means(path)]
-        async with active.lock:
-            await self._save(active, rules.link(active.subscription, meant, self.tails, explicit=False))
+        try:
+            async with active.lock:
+                await self._save(active, rules.link(active.subscription, meant, self.tails, explicit=False))
+        except BaseException:
+            self._drop(active)
+            raise
         return active.subscription, True
 
     def get(self, subscription_id: str) -> Subscription:
@@ -169,10 +173,7 @@ class SubscriptionService:
         active = self._active.get(subscription_id)
         if active is not None:
             async with active.lock:
-                active.set_timer(None)
-                self._active.pop(subscription_id, None)
-                for path in active.subscription.links:
-                    self._linked.get(path, set()).discard(subscription_id)
+                self._drop(active)
                 await self._store.remove(subscription_id)
 
     async def add_streams(self, subscription_id: str, paths: Sequence[str]) -> None:
@@ -402,6 +403,12 @@ class SubscriptionService:
         for path in subscription.links:
             self._linked.setdefault(path, set()).add(subscription.id)
         return active
+
+    def _drop(self, active: "_Active") -> None:
+        active.set_timer(None)
+        self._active.pop(active.subscription.id, None)
+        for path in active.subscription.links:
+            self._linked.get(path, set()).discard(active.subscription.id)
 
     def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         if self._stopped:

@@ -367,7 +367,7 @@ async def test_a_credential_may_be_for_sessions(tmp_path: Path) -> None:
 )
 async def test_only_what_checks_a_token_itself_goes_without_the_password(path: str, vouched: bool) -> None:
     async with StreamWorld() as world:
-        scope = {"method": "POST", "raw_path": f"/v1/stream/{path}".encode(), "query_string": b""}
+        scope = {"method": "POST", "raw_path": f"/v1/stream/{path}".encode(), "query_string": b"link=x"}
         assert world.face.vouches_for(scope, {b"authorization": b"Bearer x"}) == vouched
         assert not world.face.vouches_for(scope, {b"authorization": b"Basic eDp4"})
         assert not world.face.vouches_for(scope, {})

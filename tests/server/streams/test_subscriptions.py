@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from holdfast.core.errors import StorageError
 from holdfast.core.subscriptions import WebhookUrlRejected
 from holdfast.service.webhooks import ANSWER_BYTES_MAX, WebhookFailed, Webhooks, check_url, is_public
 from tests.server.streams.world import JSON, StreamWorld
@@ -197,12 +198,30 @@ async def test_a_stream_that_appeared_while_nobody_looked_is_found_at_the_start(
         assert (await call(world, "POST", "subscriptions/s/claim", {"worker": "one"}))[0] == 200
 
 
+async def test_a_subscription_that_could_not_be_saved_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with StreamWorld() as world:
+        await world.put("jobs/1", JSON, "[1]")
+        config = {"type": "pull-wake", "pattern": "jobs/*", "wake_stream": "wakes"}
+
+        async def fail(_: object) -> None:
+            raise StorageError("The disk is full.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(world.store.subscriptions, "save", fail)
+            assert (await world.request("PUT", "__ds/subscriptions/s", JSON, json.dumps(config))).status == 500
+        assert (await call(world, "GET", "subscriptions/s"))[0] == 404
+        assert (await call(world, "PUT", "subscriptions/s", config))[0] == 201
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", b"[]", b"{", b'{"type":"mail"}', b'{"type":"webhook","pattern":"a"}', b'{"type":"pull-wake","pattern":"a"}',
      b'{"type":"pull-wake","wake_stream":"w"}', b'{"type":"pull-wake","wake_stream":"w","pattern":"a","lease_ttl_ms":1}',
      b'{"type":"pull-wake","wake_stream":"../w","pattern":"a"}', b'{"type":"pull-wake","wake_stream":"w","streams":[1]}',
-     b'{"type":"pull-wake","wake_stream":"w","pattern":"**/a/**/a/**/a/**/a/**"}'],
+     b'{"type":"pull-wake","wake_stream":"w","pattern":"**/a/**/a/**/a/**/a/**"}',
+     b'{"type":"pull-wake","wake_stream":"w","pattern":"\\ud800"}',
+     b'{"type":"pull-wake","wake_stream":"w","streams":["\\uDfff"]}',
+     b'{"type":"pull-wake","wake_stream":"w","pattern":"a","description":"\\ud800"}'],
 )  # fmt: skip
 async def test_a_malformed_subscription_is_refused(body: bytes) -> None:
     async with StreamWorld() as world:

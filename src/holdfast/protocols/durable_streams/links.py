@@ -2,9 +2,10 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
+from holdfast.protocols.durable_streams.bodies import parse_object
 from holdfast.protocols.durable_streams.errors import RemoteProtocolError
 from holdfast.protocols.durable_streams.paths import check_path, is_control, to_target
 
@@ -18,12 +19,9 @@ class LinkRequest(NamedTuple):
 
 def parse_link_request(body: bytes, *, seconds: int, seconds_max: int) -> LinkRequest:
     """`seconds` if the request does not say how long."""
-    try:
-        given = json.loads(body)
-    except (ValueError, RecursionError):
-        raise RemoteProtocolError("The body is not JSON.") from None
-    fields = cast(dict[str, Any], given) if isinstance(given, dict) else {}
-    path, wanted = fields.get("path"), fields.get("seconds", seconds)
+    given = parse_object(body)
+    path: Any = given.get("path")
+    wanted: Any = given.get("seconds", seconds)
     if not isinstance(path, str):
         raise RemoteProtocolError("`path` must say which stream.")
     if type(wanted) is not int or not 1 <= wanted <= seconds_max:

@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Any, Final, Literal, NamedTuple, cast
 from urllib.parse import quote, unquote
 
+from holdfast.protocols.durable_streams.bodies import parse_object
 from holdfast.protocols.durable_streams.errors import RemoteProtocolError
 from holdfast.protocols.durable_streams.paths import CONTROL, PATH_BYTES_MAX, ROOT, check_path
 
@@ -82,7 +83,7 @@ def parse_route(path: str, raw_path: str) -> Route | None:
 
 
 def parse_subscription(body: bytes) -> SubscriptionRequest:
-    given = _object(body)
+    given = parse_object(body)
     kind = given.get("type")
     if kind not in ("webhook", "pull-wake"):
         raise RemoteProtocolError('`type` must be "webhook" or "pull-wake".')
@@ -114,21 +115,21 @@ def parse_subscription(body: bytes) -> SubscriptionRequest:
 
 
 def parse_streams(body: bytes) -> tuple[str, ...]:
-    streams = _texts(_object(body), "streams")
+    streams = _texts(parse_object(body), "streams")
     if not streams:
         raise RemoteProtocolError("`streams` must be an array of paths, at least one.")
     return tuple(check_path(stream) for stream in streams)
 
 
 def parse_claim(body: bytes) -> str:
-    worker = _optional_text(_object(body), "worker")
+    worker = _optional_text(parse_object(body), "worker")
     if not worker:
         raise RemoteProtocolError("`worker` must say who claims.")
     return worker
 
 
 def parse_ack(body: bytes) -> AckRequest:
-    given = _object(body)
+    given = parse_object(body)
     generation: Any = given.get("generation")
     acks: Any = given.get("acks") or []
     if not isinstance(acks, list):
@@ -162,16 +163,6 @@ def is_done(body: bytes) -> bool:
 def parse_bearer(header: bytes | None) -> str | None:
     kind, _, token = (header or b"").decode("latin-1").partition(" ")
     return token.strip() or None if kind.lower() == "bearer" else None
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        given = json.loads(body or b"{}")
-    except (ValueError, RecursionError):
-        raise RemoteProtocolError("The body is not JSON.") from None
-    if not isinstance(given, dict):
-        raise RemoteProtocolError("The body must be a JSON object.")
-    return cast(dict[str, Any], given)
 
 
 def _optional_text(given: Mapping[str, Any], name: str) -> str | None:
