@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import os
 import pty
 from collections.abc import AsyncIterator
@@ -9,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from holdfast.cli.asking import Asker, answer_of, lines_of
 from holdfast.cli.terminal import Terminal
-from holdfast.cli.turn_view import TurnView
-from holdfast.client import Refused
+from holdfast.cli.turn_view import AnswerWanted, TurnView
+from holdfast.client import Client, Refused
 from holdfast.core import events as e
+from holdfast.core.messages import ToolPart, ToolRunning
 from holdfast.core.permissions import PermissionRequest
 from holdfast.core.questions import Question, QuestionOption, QuestionRequest
 from holdfast.testing.server_process import holdfast_command
-from holdfast.testing.stories import Story
+from holdfast.testing.stories import Story, ToolStatus
 from tests.cli.place import Place, text_of
 
 COLOURS = tuple(QuestionOption(label=label, description="A colour") for label in ("Red", "Dark green"))
@@ -174,6 +177,30 @@ def test_the_view_knows_what_waits_for_the_user():
     assert view.wanted == {}
 
 
+def test_the_view_knows_what_subagents_want_while_they_work():
+    story, child, view = Story(), Story("ses_child"), TurnView("msg_u1")
+    for event in (story.started(), story.message(story.assistant()), story.part(delegating(story, "running"))):
+        view.apply(event)
+    assert list(view.children.values()) == ["ses_child"]
+    (notice,) = view.apply_of_child(child.permission_asked("per_1"))
+    assert isinstance(notice, AnswerWanted)
+    assert "subagent" in notice.what
+    assert view.apply_of_child(child.permission_asked("per_1")) == []
+    view.apply_of_child(child.question_asked("que_1"))
+    view.apply_of_child(child.permission_replied("per_1"))
+    assert list(view.wanted) == ["que_1"]
+    view.apply(story.part(delegating(story, "completed")))
+    assert view.children == {}
+    assert view.wanted == {}
+
+
+def delegating(story: Story, status: ToolStatus) -> ToolPart:
+    part = story.tool("prt_task", status)
+    if isinstance(part.state, ToolRunning):
+        part = replace(part, state=replace(part.state, metadata={"sessionId": "ses_child"}))
+    return replace(part, tool="task")
+
+
 async def test_a_wait_for_a_line_can_be_given_up():
     reading, writing = os.pipe()
     read_line = lines_of(reading)
@@ -199,12 +226,11 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
         yield place
 
 
-@pytest.mark.slow
-async def test_run_asks_in_a_terminal_and_the_turn_goes_on_with_the_answer(place: Place):
+async def answered(place: Place, prompt: str, asked: bytes, answer: bytes) -> tuple[int | None, bytes, bytes]:
+    """Exit code, what was shown, and stdout of a run in a terminal, where what is asked gets this answer."""
     ours, theirs = pty.openpty()
-    question = '{"questions":[{"question":"Which way?","header":"Way","options":[{"label":"Left","description":"l"}]}]}'
     process = await asyncio.create_subprocess_exec(
-        *holdfast_command("run", f"[[tool=question {question}]] [[tokens=2]]", "--server", place.server.url),
+        *holdfast_command("run", prompt, "--server", place.server.url),
         cwd=place.work,
         stdin=theirs,
         stdout=asyncio.subprocess.PIPE,
@@ -214,17 +240,45 @@ async def test_run_asks_in_a_terminal_and_the_turn_goes_on_with_the_answer(place
     shown = b""
     try:
         async with asyncio.timeout(60):
-            while b"own words" not in shown:
+            while asked not in shown:
                 shown += await asyncio.to_thread(os.read, ours, 4096)
-            os.write(ours, b"1\n")
+            os.write(ours, answer + b"\n")
             out, _ = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
         os.close(ours)
+    return process.returncode, shown, out
 
-    assert process.returncode == 0, shown
+
+@pytest.mark.slow
+async def test_run_asks_in_a_terminal_and_the_turn_goes_on_with_the_answer(place: Place):
+    question = '{"questions":[{"question":"Which way?","header":"Way","options":[{"label":"Left","description":"l"}]}]}'
+    code, shown, out = await answered(place, f"[[tool=question {question}]] [[tokens=2]]", b"own words", b"1")
+
+    assert code == 0, shown
     assert b"Which way?" in shown
     assert b"tok0 tok1" in out
     assert any("Left" in str(message) for message in await place.messages(await place.session()))
     assert text_of((await place.messages(await place.session()))[-1])
+
+
+@pytest.mark.slow
+async def test_run_asks_what_a_subagent_wants_to_know(place: Place):
+    config = json.loads((place.work / "opencode.json").read_text())
+    (place.work / "opencode.json").write_text(json.dumps({**config, "permission": {"bash": "ask"}}))
+    command = json.dumps({"command": "echo was here", "description": "say"})
+    task = (
+        json.dumps(
+            {"description": "look", "prompt": f"[[tool=bash {command}]] [[tokens=2]]", "subagent_type": "general"}
+        )
+        .replace("[[", "\\u005b\\u005b")
+        .replace("]]", "\\u005d\\u005d")
+    )  # or they would be the prompt's own
+    code, shown, _ = await answered(place, f"[[tool=task {task}]] [[tokens=3]]", b"[o]nce", b"o")
+
+    assert code == 0, shown
+    assert b"for a subagent" in shown
+    async with Client(place.server.url, directory=str(place.work)) as client:
+        (child,) = [session.id for session in await client.sessions() if session.parent_id is not None]
+    assert "was here" in str(await place.messages(child))

@@ -107,6 +107,17 @@ def test_the_steps_of_a_turn_are_one_answer() -> None:
     assert text_of(notices) == "Looking. Found."
 
 
+def test_a_turn_that_was_extended_after_a_summary_is_one_answer() -> None:
+    notices = show(
+        s.started(),
+        e.TurnExtended(session_id=s.SESSION, message_id=PROMPT, prompt_id="msg_go_on"),
+        s.message(s.assistant("msg_a2", "msg_go_on")),
+        s.part(replace(s.text("prt_1", "Going on."), message_id="msg_a2")),
+    )
+
+    assert text_of(notices) == "Going on."
+
+
 def test_a_tool_call_is_shown_when_it_starts_and_when_it_ends() -> None:
     notices = show(
         s.message(s.assistant()),

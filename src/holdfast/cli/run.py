@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import signal
 import sys
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -11,11 +13,14 @@ from holdfast.cli.asking import Asker, ReadLine
 from holdfast.cli.outcome import FAILED, INTERRUPTED
 from holdfast.cli.tail import line
 from holdfast.cli.terminal import Terminal
-from holdfast.cli.turn_view import TurnView
+from holdfast.cli.turn_view import Notice, TurnView
 from holdfast.client import Client, Interrupted, Received, Refused
 from holdfast.core.errors import Invalid
 from holdfast.core.messages import MessageModel
 from holdfast.core.session import Session
+
+_NOT_FOUND: Final = 404
+_CHILD_PAUSE_S: Final = 0.1
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +66,7 @@ class _Run:
         self._asked = False
         self._lost = False
         self._aborting: asyncio.Task[None] | None = None
+        self._children: dict[str, asyncio.Task[None]] = {}
 
     async def until_ended(self) -> int:
         following = asyncio.ensure_future(self._follow())
@@ -75,8 +81,9 @@ class _Run:
         finally:
             if self._asker is not None:
                 self._asker.stop()
-            if self._aborting is not None:
-                self._aborting.cancel()
+            for task in (self._aborting, *self._children.values()):
+                if task is not None:
+                    task.cancel()
         if self._view.ended and self._view.ended.outcome == "completed":
             return 0
         return INTERRUPTED if self._aborting is not None else FAILED
@@ -139,8 +146,31 @@ class _Run:
             sys.stdout.buffer.flush()
         event = item.event()
         if event is not None:
-            for notice in self._view.apply(event):
-                if not self._as_json:
-                    self._terminal.show(notice)
-            if self._asker is not None:
-                self._asker.changed(self._view)
+            self._tell(self._view.apply(event))
+
+    def _tell(self, notices: Sequence[Notice]) -> None:
+        for notice in notices:
+            if not self._as_json:
+                self._terminal.show(notice)
+        if self._asker is not None:
+            self._asker.changed(self._view)
+        working = set(self._view.children.values())
+        for session_id in self._children.keys() - working:
+            self._children.pop(session_id).cancel()
+        for session_id in working - self._children.keys():
+            self._children[session_id] = asyncio.create_task(self._follow_child(session_id))
+
+    async def _follow_child(self, session_id: str) -> None:
+        """What a subagent wants to know is asked here as well."""
+        while True:
+            try:
+                async with contextlib.aclosing(self._client.events(session_id=session_id)) as items:
+                    async for item in items:
+                        event = item.event() if isinstance(item, Received) else None
+                        if event is not None:
+                            self._tell(self._view.apply_of_child(event))
+            except Refused as refused:
+                if refused.status != _NOT_FOUND:
+                    self._terminal.note(f"What a subagent asks cannot be seen here: {refused.message}", "yellow")
+                    return
+            await asyncio.sleep(_CHILD_PAUSE_S)  # its id is recorded before it is made

@@ -1,12 +1,13 @@
 """What there is to show of one turn: events in, notices out. Pure; knows nothing of terminals.
 
 Rules
- 1. Only steps that answer the given prompt are shown; other turns of the session are not.
+ 1. Only steps of the turn that answers the given prompt are shown; other turns of the session are not. Of the sessions of
+    its subagents, only what they want of the user is.
  2. Each character of text and reasoning is shown once, in order, however the events came: as deltas, or, where a server
     restart or compaction left deltas out, with the update that carries the whole text.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from holdfast.core import events as e
 from holdfast.core.messages import (
@@ -25,6 +26,9 @@ from holdfast.core.messages import (
 from holdfast.core.permissions import PermissionRequest
 from holdfast.core.questions import QuestionRequest
 from holdfast.core.session import StatusIdle, StatusRetry
+
+_CHILD: Final = "sessionId"
+"""Key in the metadata of a running task: the session of the subagent."""
 
 
 class Text(NamedTuple):
@@ -80,10 +84,12 @@ Notice = Text | TextClosed | ToolStarted | ToolEnded | Retrying | AnswerWanted |
 
 class TurnView:
     """The turn that answers user message `message_id`. `started` once somebody works on it, `ended` with its outcome;
-    `wanted` are the requests that wait for the user, by id, oldest first."""
+    `wanted` are the requests that wait for the user, by id, oldest first. `children` are the sessions of the subagents at
+    work, by the part of the call that waits for them."""
 
     def __init__(self, message_id: str) -> None:
         self._message_id = message_id
+        self._prompts = {message_id}
         self._steps: set[str] = set()
         self._shown: dict[str, int] = {}
         self._closed: set[str] = set()
@@ -91,6 +97,7 @@ class TurnView:
         self._error: MessageError | None = None
         self._busy = False
         self.wanted: dict[str, PermissionRequest | QuestionRequest] = {}
+        self.children: dict[str, str] = {}
         self.started = False
         self.ended: Ended | None = None
 
@@ -109,7 +116,10 @@ class TurnView:
                 return self._end("aborted", "The prompt was removed.")
             case e.SessionDeleted():
                 return self._end("aborted", "The session was deleted.")
-            case e.MessageUpdated(info=AssistantMessage(parent_id=self._message_id) as info):
+            case e.TurnExtended(message_id=self._message_id, prompt_id=prompt_id):
+                self._prompts.add(prompt_id)
+                return []
+            case e.MessageUpdated(info=AssistantMessage() as info) if info.parent_id in self._prompts:
                 self._steps.add(info.id)
                 self._error = info.error
                 return []
@@ -123,19 +133,47 @@ class TurnView:
                     return [Retrying(status.attempt, status.message, status.next)]
                 return []
             case e.PermissionAsked() | e.QuestionAsked() if self.started and event.id not in self.wanted:
-                return self._wants(event)
+                return [self._wants(event)]
             case e.PermissionReplied() | e.QuestionReplied() | e.QuestionRejected():
                 self.wanted.pop(event.request_id, None)
                 return []
             case _:
                 return []
 
-    def _wants(self, event: e.PermissionAsked | e.QuestionAsked) -> list[Notice]:
+    def apply_of_child(self, event: e.Event) -> list[Notice]:
+        """An event of a session of `children`."""
+        match event:
+            case e.PermissionAsked() | e.QuestionAsked() if event.id not in self.wanted:
+                return [AnswerWanted(f"{self._wants(event).what} (for a subagent)")]
+            case e.PermissionReplied() | e.QuestionReplied() | e.QuestionRejected():
+                self.wanted.pop(event.request_id, None)
+            case e.TurnEnded() | e.SessionDeleted():
+                self._forget(event.session_id)
+            case e.PartUpdated(part=ToolPart() as part):
+                self._note_child(part)
+            case _:
+                pass
+        return []
+
+    def _note_child(self, part: ToolPart) -> None:
+        """A call that gives a task to a subagent says in which session."""
+        metadata = part.state.metadata if isinstance(part.state, ToolRunning) else None
+        child = (metadata or {}).get(_CHILD)
+        if isinstance(child, str):
+            self.children[part.id] = child
+        elif (gone := self.children.pop(part.id, None)) is not None:
+            self._forget(gone)
+
+    def _forget(self, session_id: str) -> None:
+        for id in [id for id, request in self.wanted.items() if request.session_id == session_id]:
+            del self.wanted[id]
+
+    def _wants(self, event: e.PermissionAsked | e.QuestionAsked) -> AnswerWanted:
         if isinstance(event, e.QuestionAsked):
             self.wanted[event.id] = QuestionRequest(
                 id=event.id, session_id=event.session_id, questions=event.questions, tool=event.tool
             )
-            return [AnswerWanted(" / ".join(question.question for question in event.questions))]
+            return AnswerWanted(" / ".join(question.question for question in event.questions))
         self.wanted[event.id] = PermissionRequest(
             id=event.id,
             session_id=event.session_id,
@@ -145,12 +183,13 @@ class TurnView:
             always=event.always,
             tool=event.tool,
         )
-        return [AnswerWanted(f"permission for {event.permission}: {', '.join(event.patterns)}")]
+        return AnswerWanted(f"permission for {event.permission}: {', '.join(event.patterns)}")
 
     def _end(self, outcome: e.TurnOutcome, error: str | None) -> list[Notice]:
         if self.ended is not None:
             return []
         self.wanted.clear()
+        self.children.clear()
         self.ended = Ended(outcome, error)
         return [self.ended]
 
@@ -163,6 +202,8 @@ class TurnView:
     def _part(self, part: Part) -> list[Notice]:
         if part.id in self._closed:
             return []
+        if isinstance(part, ToolPart):
+            self._note_child(part)
         notices: list[Notice] = []
         match part:
             case TextPart() | ReasoningPart():
