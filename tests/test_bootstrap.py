@@ -16,6 +16,7 @@ from holdfast.core.offsets import BEGINNING
 from holdfast.core.store import ALL
 from holdfast.storage.sqlite import SqliteStore
 from holdfast.testing.scripted_provider import Stall, text
+from holdfast.testing.server_process import free_port
 from holdfast.testing.store_conformance import StoreClock
 from holdfast.testing.stories import Story
 from tests.server.harness import Server, texts
@@ -117,8 +118,7 @@ async def test_a_server_that_cannot_have_its_address_takes_up_no_turn(tmp_path: 
 async def test_whoever_comes_while_a_server_starts_is_served_when_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
+    port = free_port()  # not one that the system may give to somebody else meanwhile
     early: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
     start = Application.start
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from holdfast.cli import app
 from holdfast.testing.server_process import holdfast_command
 
-SECONDS_MAX = 30
+SECONDS_MAX = 90
 
 
 class Command:

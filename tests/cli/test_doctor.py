@@ -15,7 +15,7 @@ from holdfast.core.credentials import ApiKey
 from holdfast.core.subscriptions import SigningKey
 from holdfast.service.signing import Signer
 from holdfast.storage.memory_subscriptions import MemorySubscriptions
-from holdfast.testing.server_process import ServerProcess, holdfast_command
+from holdfast.testing.server_process import ServerProcess, free_port, holdfast_command
 from tests.cli.command import invoke
 
 
@@ -211,8 +211,7 @@ async def test_keys_of_a_whole_data_directory_are_looked_at(
 
 async def test_a_port_that_something_else_has_is_warned_of() -> None:
     with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        port = other.getsockname()[1]
-
+        port = free_port()
+        other.bind(("127.0.0.1", port))
         assert (await check_address("127.0.0.1", port)).level == "warn"
     assert (await check_address("127.0.0.1", port)).level == "ok"

@@ -5,6 +5,8 @@ import contextlib
 from typing import Self
 from urllib.parse import urlsplit
 
+from holdfast.testing.server_process import free_port
+
 
 class CutProxy:
     """`async with CutProxy(url) as proxy:` clients use `proxy.url` instead of `url`."""
@@ -12,7 +14,7 @@ class CutProxy:
     def __init__(self, target: str) -> None:
         address = urlsplit(target)
         self._target = (address.hostname, address.port)
-        self._port = 0
+        self._port = free_port()  # one that stays free while it is cut
         self._connections: set[asyncio.Task[None]] = set()
 
     @property
@@ -34,7 +36,6 @@ class CutProxy:
 
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
 
     async def _drop(self) -> None:
         self._server.close()

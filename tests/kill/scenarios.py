@@ -124,7 +124,7 @@ async def tool(round: Round) -> None:
     session = round.session
     log = round.arena.work / f"{session}.ran"
     child = round.random.choice(
-        ["sleep 20", "setsid sleep 20", "nohup sleep 20", "(trap '' TERM HUP INT; exec sleep 20)"]
+        ["sleep 600", "setsid sleep 600", "nohup sleep 600", "(trap '' TERM HUP INT; exec sleep 600)"]
     )
     command = (
         f"export KILL_TEST={session}; echo ran >> {log}; {child} & for i in 1 2 3 4 5 6 7 8; do echo line $i; "

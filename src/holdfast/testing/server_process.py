@@ -71,7 +71,7 @@ class ServerProcess:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def start(self, *, timeout: float = 30) -> str:
+    def start(self, *, timeout: float = 60) -> str:
         """Start it, and return its URL once it listens. Raises ServerNeverListened."""
         assert not self.running
         began = time.monotonic()
@@ -116,7 +116,7 @@ class ServerProcess:
         """SIGKILL, as the out-of-memory killer or a power switch would; returns once the process is gone."""
         self._end(signal.SIGKILL, timeout=10)
 
-    def stop(self, *, timeout: float = 10) -> int:
+    def stop(self, *, timeout: float = 20) -> int:
         """SIGTERM; answers the exit code. Raises subprocess.TimeoutExpired if it is still there after `timeout` seconds."""
         return self._end(signal.SIGTERM, timeout=timeout)
 

@@ -12,6 +12,7 @@ from holdfast.server.listener import Listener
 from holdfast.testing.loop_time import let_pass
 from holdfast.testing.other_processes import is_alive, read, until
 from holdfast.testing.scripted_provider import call, text
+from holdfast.testing.server_process import free_port
 from tests.agent.mcp.everything import make
 from tests.agent.mcp.servers import EVERYTHING, local, on_loopback, raw, serving
 from tests.server.harness import Server, texts
@@ -275,9 +276,8 @@ async def test_a_remote_server_is_spoken_to_the_way_it_knows(tmp_path: Path, kin
 
 @pytest.mark.slow
 async def test_a_remote_server_that_went_away_and_came_back_is_found_again(tmp_path: Path):
-    async with on_loopback(make().streamable_http_app()) as url:
-        port = int(url.rpartition(":")[2])
-    async with serving(tmp_path, {"far": {"type": "remote", "url": url + "/mcp"}}) as server:
+    port = free_port()
+    async with serving(tmp_path, {"far": {"type": "remote", "url": f"http://127.0.0.1:{port}/mcp"}}) as server:
         [status] = (await server.api.get("/mcp")).json().values()
         assert status["status"] == "failed"
         assert "could not be reached" in status["error"]
