@@ -25,5 +25,6 @@ class _WireMeta(msgspec.StructMeta):
         return super().__new__(mcls, name, bases, namespace, **config)
 
 
-class Wire(msgspec.Struct, metaclass=_WireMeta, frozen=True, omit_defaults=True, rename=wire_name):
-    """A frozen value with OpenCode's field names. Change one with `msgspec.structs.replace`."""
+class Wire(msgspec.Struct, metaclass=_WireMeta, frozen=True, omit_defaults=True, rename=wire_name, gc=False):
+    """A frozen value with OpenCode's field names. Change one with `msgspec.structs.replace`. The garbage collector does not
+    look through them (`gc=False`): a value that cannot change is in no cycle, and long sessions are many."""

@@ -23,13 +23,13 @@ async def respond(send: Send, status: int, body: bytes = b"", headers: Iterable[
     await send({"type": "http.response.body", "body": body})
 
 
-def streamed(pieces: AsyncIterator[bytes], content_type: str) -> App:
+def streamed(pieces: AsyncIterator[bytes], content_type: str, more_headers: Iterable[Header] = ()) -> App:
     """An answer that is sent as it is made, for as long as there is somebody to read it."""
 
     async def answer(scope: HttpScope, receive: Receive, send: Send) -> None:
         gone = asyncio.ensure_future(disconnected(receive))
         try:
-            headers = [(b"content-type", content_type.encode())]
+            headers = [(b"content-type", content_type.encode()), *more_headers]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             async for piece in pieces:
                 if gone.done():

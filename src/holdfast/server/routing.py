@@ -152,7 +152,8 @@ class _Endpoint:
             for parameter in parameters
         )
         answer = signature.return_annotation
-        if answer is not None and answer is not Response and get_origin(answer) not in (Response, Callable):
+        kinds = get_args(answer) if get_origin(answer) in (Union, UnionType) else (answer,)
+        if not all(kind in (None, Response) or get_origin(kind) in (Response, Callable) for kind in kinds):
             raise TypeError(f"{where}: a handler answers a Response, an ASGI application or None, not {answer}.")
 
     def _read(

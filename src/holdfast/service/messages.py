@@ -32,6 +32,7 @@ from holdfast.core.messages import (
     OutputFormat,
     OutputFormatJsonSchema,
     Part,
+    PatchPart,
     UserMessage,
     UserTime,
     WithParts,
@@ -51,6 +52,8 @@ from holdfast.service.turns import TurnService
 
 _PARTS_MAX: Final = 500
 _DIRECTORIES_MAX: Final = 10_000
+PAGE_MESSAGES: Final = 64
+"""So many messages at a time of a conversation that is gone through: some milliseconds, in which nobody else is served."""
 
 # --- what a client sends ----------------------------------------------------------------------------------------
 
@@ -78,6 +81,17 @@ class _Recorded(msgspec.Struct, frozen=True):
 
     id: str
     message: WithParts | None
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """A place in a conversation, and what stands after it, oldest first: `parts` of its message, `messages` behind that, by id,
+    and the patches of all of them."""
+
+    message_id: str
+    part_id: str | None
+    parts: Sequence[Part] = ()
+    messages: Sequence[str]
+    patches: Sequence[PatchPart]
 
 
 class MessageService:
@@ -204,13 +218,42 @@ class MessageService:
         if mark is None:
             return []
         try:
-            place = find_place(await self._store.history(session_id), mark.message_id, mark.part_id)
+            place = await self.place(session_id, mark.message_id, mark.part_id)
         except NotFound:
             return []
         return [
             *(PartRemoved(session_id=session_id, message_id=part.message_id, part_id=part.id) for part in place.parts),
-            *(MessageRemoved(session_id=session_id, message_id=message.info.id) for message in place.messages),
+            *(MessageRemoved(session_id=session_id, message_id=id) for id in place.messages),
         ]
+
+    async def place(self, session_id: str, message_id: str, part_id: str | None) -> Place:
+        """A message goes with everything after it; so does one whose first part is meant. Raises NotFound. Looks from the
+        newest backwards, a page at a time: what is taken back is mostly new, and other requests wait for no long session."""
+        behind: list[str] = []
+        patches: list[PatchPart] = []
+        before: int | None = None
+        while True:
+            page = await self._store.message_page(session_id, limit=PAGE_MESSAGES, before=before)
+            for message in reversed(page.messages):
+                parts: Sequence[Part] = ()
+                is_whole = True
+                if message.id == message_id and part_id is not None:
+                    parts = decoded(message).parts
+                    ids = [part.id for part in parts]
+                    if part_id not in ids:
+                        raise NotFound("Part", part_id)
+                    parts = parts[ids.index(part_id) :]
+                    is_whole = ids[0] == part_id
+                if not is_whole:
+                    patches += [part for part in reversed(parts) if isinstance(part, PatchPart)]
+                    return _place(message_id, part_id, parts, behind, patches)
+                behind.append(message.id)
+                patches += [_patch.decode(part) for part in reversed(message.parts) if _is_patch(part)]
+                if message.id == message_id:
+                    return _place(message_id, None, (), behind, patches)
+            if not page.more or not page.messages:
+                raise NotFound("Message", message_id)
+            before = page.messages[0].version
 
     # --- answering ---------------------------------------------------------------------------------------------
 
@@ -227,7 +270,7 @@ class MessageService:
                 return found[-1]
             known = {message.id: message for message in found}
             if message_id in known and (found[0].id != message_id or not page.more):
-                turn = past_turns([_message.decode(raw_json(message)) for message in found]).get(message_id)
+                turn = past_turns([decoded(message) for message in found]).get(message_id)
                 return known[turn.steps[-1].info.id if turn is not None and turn.steps else message_id]
             if not page.more or not page.messages:
                 raise NotFound("Message", message_id)
@@ -238,44 +281,38 @@ class _TakenBack(Conflict):
     """A revert waits to be made final."""
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """A place in a conversation: `parts` of its message and `messages` behind it stand after it."""
-
-    message_id: str
-    part_id: str | None
-    parts: Sequence[Part] = ()
-    messages: Sequence[WithParts]
-
-    def all_parts(self) -> list[Part]:
-        return [*self.parts, *(part for message in self.messages for part in message.parts)]
-
-
-def find_place(history: Sequence[WithParts], message_id: str, part_id: str | None) -> Place:
-    """A message goes with everything after it; so does one whose first part is meant. Raises NotFound."""
-    for at, message in enumerate(history):
-        if message.info.id != message_id:
-            continue
-        ids = [part.id for part in message.parts]
-        if part_id is None or ids[:1] == [part_id]:
-            return Place(message_id=message_id, part_id=None, messages=history[at:])
-        if part_id not in ids:
-            raise NotFound("Part", part_id)
-        parts = message.parts[ids.index(part_id) :]
-        return Place(message_id=message_id, part_id=part_id, parts=parts, messages=history[at + 1 :])
-    raise NotFound("Message", message_id)
-
-
 class _Parent(Wire):
     parent_id: str | None = None
 
 
+class _Kind(msgspec.Struct):
+    type: str
+
+
 _parent = msgspec.json.Decoder(_Parent)
 _message = msgspec.json.Decoder(WithParts)
+_kind = msgspec.json.Decoder(_Kind)
+_patch = msgspec.json.Decoder(PatchPart)
+
+
+def _is_patch(part: bytes) -> bool:
+    return b'"patch"' in part and _kind.decode(part).type == "patch"
+
+
+def _place(
+    message_id: str, part_id: str | None, parts: Sequence[Part], behind: list[str], patches: list[PatchPart]
+) -> Place:
+    """Of lists with the newest first."""
+    return Place(message_id=message_id, part_id=part_id, parts=parts, messages=behind[::-1], patches=patches[::-1])
 
 
 def raw_json(message: RawMessage) -> bytes:
     """`{"info":…,"parts":[…]}` of the stored bytes."""
     return b'{"info":%b,"parts":[%b]}' % (message.info, b",".join(message.parts))
+
+
+def decoded(message: RawMessage) -> WithParts:
+    return _message.decode(raw_json(message))
 
 
 def message_json(message: WithParts | RawMessage) -> bytes:

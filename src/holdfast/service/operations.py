@@ -4,7 +4,7 @@ Taking back (revert) has two halves. `revert` restores the files and marks the p
 can undo it. The next prompt makes it final: what stands after the place is removed then.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 from msgspec.structs import replace
@@ -29,7 +29,6 @@ from holdfast.core.messages import (
     CompactionPart,
     MessageModel,
     Part,
-    PatchPart,
     TextPart,
     UserMessage,
     UserTime,
@@ -42,7 +41,7 @@ from holdfast.core.state import Key
 from holdfast.core.store import RawMessage, SessionStore
 from holdfast.core.wire import Wire
 from holdfast.service.instances import Instance, Instances
-from holdfast.service.messages import MessageService, find_place
+from holdfast.service.messages import PAGE_MESSAGES, MessageService, decoded
 from holdfast.service.projects import worktree_of
 from holdfast.service.sessions import check_session_id, session_of
 from holdfast.service.slugs import new_slug
@@ -153,9 +152,7 @@ class OperationService:
             session = session_of(get, session_id)
             if get(Key("message", id)) is not None:
                 return []
-            turns = turns_of(get)
-            if turns.active is not None or turns.queue:
-                raise SessionBusy(session_id)
+            _check_idle(get, session_id)
             chosen = model(session)
             user = UserMessage(
                 id=id,
@@ -186,11 +183,10 @@ class OperationService:
         """Raises SessionBusy, NotFound for a message or part that is not in the session."""
         await self._idle(session_id)
         check_id("msg", request.message_id, "messageID")
-        history = await self._store.history(session_id)
-        place = find_place(history, request.message_id, request.part_id)
+        place = await self._messages.place(session_id, request.message_id, request.part_id)
         session = await self._store.session(session_id)
         tree = self._tree(session)
-        patches = [Patch(part.hash, part.files) for part in place.all_parts() if isinstance(part, PatchPart)]
+        patches = [Patch(part.hash, part.files) for part in place.patches]
         earlier = session.revert
         snapshot, diff = earlier.snapshot if earlier else None, None
         if tree is not None and (patches or snapshot):
@@ -219,12 +215,8 @@ class OperationService:
     async def fork(self, session_id: str, request: Fork) -> Session:
         """A new session with the conversation up to a message. Raises NotFound."""
         source = await self._store.session(check_session_id(session_id))
-        history = await self._store.history(session_id)
         if request.message_id is not None:
-            ids = [message.info.id for message in history]
-            if request.message_id not in ids:
-                raise NotFound("Message", request.message_id)
-            history = history[: ids.index(request.message_id)]
+            await self._store.message(session_id, request.message_id)
         now = self._clock.now_ms()
         fork = Session(
             id=self._new_id("ses"),
@@ -239,13 +231,27 @@ class OperationService:
             time=SessionTime(created=now, updated=now),
         )
         events: list[Event] = [SessionCreated(session_id=fork.id, info=fork)]
-        ids = {message.info.id: self._new_id("msg") for message in history}
-        for message in history:
+        ids: dict[str, str] = {}
+        async for message in self._until(session_id, request.message_id):
+            ids[message.info.id] = self._new_id("msg")
             copied = _copied(message, fork.id, ids, self._new_id, now)
             events.append(MessageUpdated(session_id=fork.id, info=copied.info))
             events += [PartUpdated(session_id=fork.id, part=part, time=now) for part in copied.parts]
         await self._store.append(fork.id, events)
         return fork
+
+    async def _until(self, session_id: str, message_id: str | None) -> AsyncIterator[WithParts]:
+        """The messages before that one, oldest first; a page at a time, so that others are served in between."""
+        after = 0
+        while True:
+            page = await self._store.message_page(session_id, after=after, limit=PAGE_MESSAGES)
+            for message in page.messages:
+                if message.id == message_id:
+                    return
+                yield decoded(message)
+            if not page.more or not page.messages:
+                return
+            after = page.messages[-1].version
 
     # --- editing
 
@@ -288,9 +294,7 @@ class OperationService:
 
     async def _append_idle(self, session_id: str, events: Sequence[Event]) -> None:
         def decide(get: Get) -> Sequence[Event]:
-            turns = turns_of(get)
-            if turns.active is not None or turns.queue:
-                raise SessionBusy(session_id)
+            _check_idle(get, session_id)
             return events
 
         await self._store.append(session_id, decide)
@@ -299,6 +303,7 @@ class OperationService:
         changed: list[Session] = []
 
         def decide(get: Get) -> Sequence[Event]:
+            _check_idle(get, session_id)
             changed[:] = [change(touched(session_of(get, session_id), self._clock.now_ms()))]
             return [SessionUpdated(session_id=session_id, info=changed[0])]
 
@@ -317,6 +322,13 @@ class OperationService:
         if self._snapshots is None:
             return None
         return self._snapshots.of(worktree_of(session.directory) or session.directory)
+
+
+def _check_idle(get: Get, session_id: str) -> None:
+    """In the transaction: a prompt may have come since somebody looked. Raises SessionBusy."""
+    turns = turns_of(get)
+    if turns.active is not None or turns.queue:
+        raise SessionBusy(session_id)
 
 
 def _copied(

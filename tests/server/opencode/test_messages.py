@@ -9,6 +9,7 @@ from holdfast.agent.providers.base import UserTurn
 from holdfast.core.codec import type_of
 from holdfast.core.offsets import BEGINNING
 from holdfast.core.store import ALL
+from holdfast.server.opencode import messages
 from holdfast.testing.scripted_provider import Stall, call, reasoning, text
 from tests.server.harness import Server, prompt, texts
 
@@ -455,3 +456,18 @@ async def test_without_a_limit_all_messages_come(server: Server):
 
     assert len(page.json()) == 150
     assert "link" not in page.headers
+
+
+async def test_many_messages_come_in_pieces_and_are_the_same(server: Server, monkeypatch: pytest.MonkeyPatch):
+    """All of a long session in one piece would be tens of megabytes, and others would wait while it is made."""
+    id = await server.session()
+    for number in range(9):
+        await server.prompt(id, f"{number}", noReply=True)
+    whole = [await server.api.get(f"/session/{id}/message{query}") for query in ("", "?limit=5")]
+    monkeypatch.setattr(messages, "_PIECE_BYTES", 300)
+    pieces = [await server.api.get(f"/session/{id}/message{query}") for query in ("", "?limit=5")]
+
+    assert [answer.content for answer in whole] == [answer.content for answer in pieces]
+    assert [answer.headers.get("link") for answer in whole] == [answer.headers.get("link") for answer in pieces]
+    assert ["content-length" in answer.headers for answer in (*whole, *pieces)] == [True, True, False, False]
+    assert (await server.api.head(f"/session/{id}/message")).content == b""

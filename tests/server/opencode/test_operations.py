@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from holdfast.agent.providers.conversation import SUMMARISE
+from holdfast.service import messages as message_service
+from holdfast.service import operations as operation_service
 from holdfast.testing.scripted_provider import Stall, call, text
 from tests.server.harness import Server, prompt, texts
 
@@ -122,6 +124,57 @@ async def test_a_revert_survives_a_restart(tmp_path: Path, server: Server):
     async with Server(server.directory, tmp_path / "data", [[*text("Again.")]]) as second:
         await second.prompt(id, "Something else")
         assert len(await second.messages(id)) == 4
+
+
+async def test_a_place_far_back_is_found_page_by_page(server: Server, monkeypatch: pytest.MonkeyPatch):
+    """Files, messages and parts after it are taken back, those before it stay; and so it is copied."""
+    for module in (message_service, operation_service):
+        monkeypatch.setattr(module, "PAGE_MESSAGES", 2)
+    id, change = await edited(server)
+    for number in range(5):
+        await server.prompt(id, f"{number}", noReply=True)
+    copied = await server.messages((await post(server, f"/session/{id}/fork", {}))["id"])
+    assert [texts(message) for message in copied] == [texts(message) for message in await server.messages(id)]
+    await post(server, f"/session/{id}/revert", {"messageID": change})
+    assert (await server.api.get(f"/session/{id}")).json()["revert"]["messageID"] == change
+    assert (server.directory / "notes.txt").read_text() == "first\n"
+    await server.prompt(id, "Something else", noReply=True)
+    assert [texts(message) for message in await server.messages(id)] == ["Hello", "Hello.", "Something else"]
+
+
+async def test_from_a_part_on_only_the_rest_of_its_message_is_taken_back(server: Server):
+    id = await server.session()
+    parts = [{"type": "text", "text": word} for word in ("one ", "two ", "three")]
+    message = (await server.api.post(f"/session/{id}/message", json={"noReply": True, "parts": parts})).json()
+    await server.prompt(id, "later", noReply=True)
+    for part, left in ((1, ["one ", "more"]), (0, ["more"])):
+        place = {"messageID": message["info"]["id"], "partID": message["parts"][part]["id"]}
+        marked = (await post(server, f"/session/{id}/revert", place))["revert"]
+        assert ("partID" in marked) == (part > 0), "a message without its first part is gone"
+        await server.prompt(id, "more", noReply=True)
+        assert [texts(message) for message in await server.messages(id)] == left
+    assert (await server.api.post(f"/session/{id}/revert", json={"messageID": "msg_none"})).status_code == 404
+
+
+async def test_a_prompt_that_comes_during_a_revert_is_not_taken_back(server: Server, monkeypatch: pytest.MonkeyPatch):
+    """The mark was set without looking again, and the prompt after that removed the turn that ran."""
+    id, change = await edited(server)
+    find = message_service.MessageService.place
+    stall = Stall()
+    server.provider.add([stall])
+
+    async def slow(*arguments: Any) -> Any:
+        found = await find(*arguments)
+        await server.api.post(f"/session/{id}/prompt_async", json=prompt("Meanwhile"))
+        await stall.reached.wait()
+        return found
+
+    monkeypatch.setattr(message_service.MessageService, "place", slow)
+    refused = await server.api.post(f"/session/{id}/revert", json={"messageID": change})
+
+    assert (refused.status_code, refused.json()["_tag"]) == (409, "SessionBusyError")
+    assert "revert" not in (await server.api.get(f"/session/{id}")).json()
+    stall.release()
 
 
 async def test_a_diff_of_the_session_and_of_a_prompt_says_what_changed(server: Server):

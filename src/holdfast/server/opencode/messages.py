@@ -1,9 +1,10 @@
 """`/session/{id}/message…`: prompts, and the messages of a session in pages."""
 
+import asyncio
 import base64
 import binascii
-from collections.abc import Sequence
-from typing import Annotated, Any, cast
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any, Final, cast
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
@@ -17,12 +18,14 @@ from holdfast.core.errors import Invalid
 from holdfast.core.messages import WithParts
 from holdfast.core.store import RawMessage
 from holdfast.core.wire import Wire
-from holdfast.server.asgi import HttpScope
+from holdfast.server.asgi import App, HttpScope, streamed
 from holdfast.server.bodies import JsonBody, raw_answer
 from holdfast.server.opencode.parameters import LIMIT_MAX, MessageId, SessionId, documented
 from holdfast.server.opencode.sessions import NO_SESSION
 from holdfast.service.messages import MessageService, Prompt, message_json, raw_json
 from holdfast.service.sessions import TIME_MAX
+
+_PIECE_BYTES: Final = 256 * 1024
 
 NO_MESSAGE = "There is no such session, or no such message in it."
 
@@ -42,12 +45,15 @@ def message_routes(messages: MessageService) -> Sequence[HTTPRouteHandler]:
         session_id: SessionId,
         limit: Annotated[int | None, QueryParameter(ge=1, le=LIMIT_MAX)] = None,
         before: Annotated[str | None, QueryParameter(description="A cursor that an earlier page gave.")] = None,
-    ) -> Response[bytes]:
+    ) -> Response[bytes] | App:
         page = await messages.page(session_id, limit=limit, before=_version(before) if before is not None else None)
-        body = b"[%b]" % b",".join([raw_json(message) for message in page.messages])
-        if not page.more or not page.messages:
-            return raw_answer(body)
-        return raw_answer(body, headers=_next_page(cast(HttpScope, scope), _cursor(page.messages[0])))
+        headers: dict[str, str] = {}
+        if page.more and page.messages:
+            headers = _next_page(cast(HttpScope, scope), _cursor(page.messages[0]))
+        if sum(len(part) for message in page.messages for part in message.parts) <= _PIECE_BYTES:
+            return raw_answer(b"[%b]" % b",".join([raw_json(message) for message in page.messages]), headers=headers)
+        named = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+        return streamed(_pieces(page.messages), "application/json", named)
 
     @post(
         "/session/{sessionID:str}/message",
@@ -77,6 +83,22 @@ def message_routes(messages: MessageService) -> Sequence[HTTPRouteHandler]:
 
     routes: list[Any] = [list_messages, prompt, prompt_async, get_message]
     return routes
+
+
+async def _pieces(messages: Sequence[RawMessage]) -> AsyncIterator[bytes]:
+    """The list, so much at a time: all of a long session in one piece would be 50 MB, and nobody served while it is made."""
+    gathered: list[bytes] = []
+    size = 0
+    separator = b"["
+    for message in messages:
+        gathered += (separator, raw_json(message))
+        separator = b","
+        size += len(gathered[-1])
+        if size >= _PIECE_BYTES:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+            await asyncio.sleep(0)  # where the client takes all at once, nothing else would wait
+    yield b"".join((*gathered, b"]"))
 
 
 # --- pages ------------------------------------------------------------------------------------------------------
