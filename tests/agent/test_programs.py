@@ -5,7 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
+import uvloop
 
+from holdfast.agent import programs
 from holdfast.agent.programs import Ended, run
 from holdfast.testing.loop_time import let_pass
 from holdfast.testing.other_processes import is_alive, read, until
@@ -35,6 +37,20 @@ async def test_more_input_than_it_reads_and_more_errors_than_are_kept_do_no_harm
     ended = await sh("head -c 1000000 /dev/zero >&2; echo done", tmp_path, input=b"x" * 1_000_000)
     assert (ended.status, ended.output) == (0, b"done\n")
     assert 0 < len(ended.errors) <= 1 << 14
+
+
+def test_a_program_that_ended_before_it_was_told_anything_does_no_harm(tmp_path: Path) -> None:
+    """As git does outside of a work tree: under the server's event loop its input was closed by then, and writing to it the
+    500 of a request for the entries of a directory."""
+
+    async def feed() -> None:
+        process = await asyncio.create_subprocess_exec("true", stdin=asyncio.subprocess.PIPE)
+        assert process.stdin is not None
+        await process.wait()
+        await until(process.stdin.is_closing)
+        await programs._feed(process.stdin, b"x")
+
+    uvloop.run(feed())
 
 
 @pytest.mark.parametrize("bytes_max", [1001, 1_000_001])

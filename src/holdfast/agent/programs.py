@@ -100,6 +100,8 @@ async def _discard(stream: asyncio.StreamReader) -> None:
 
 
 async def _feed(stdin: asyncio.StreamWriter, data: bytes) -> None:
+    if stdin.is_closing():  # it has ended before it was told anything: uvloop's pipe then raises a RuntimeError
+        return
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has read enough
         stdin.write(data)
         await stdin.drain()
