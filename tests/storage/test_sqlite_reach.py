@@ -164,6 +164,33 @@ async def test_what_is_asked_costs_the_same_in_a_store_ten_times_as_large(
     assert {what: costs[LARGE][what] for what in ASKED if costs[LARGE][what] > 1.25 * costs[SMALL][what] + 20} == {}
 
 
+async def test_to_look_what_is_missing_costs_the_same_of_long_sessions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It went through the log of the whole directory, although nothing, or only the last record, was not known."""
+    monkeypatch.setattr("holdfast.storage.sqlite.files.Database", CountingDatabase)
+    monkeypatch.setattr("holdfast.storage.sqlite.store.READERS", 1)
+    costs: list[list[int]] = []
+    for size in (50, 500):
+        store = await SqliteStore.open(tmp_path / str(size), now_ms=StoreClock(), entropy=os.urandom)
+        story = Story()
+        await store.append(story.id, [story.created(), *(story.status() for _ in range(size))])
+        await store.unfinished()  # the reading thread has its connection now
+        costs.append(
+            [
+                await CountingDatabase.count(
+                    store.missing(story.info.directory, {story.id: version}, limit=10, bytes_max=1 << 20)
+                )
+                for version in (size + 1, size, size // 2)
+            ]
+        )
+        CountingDatabase.made.clear()
+        await store.close()
+
+    few, many = costs
+    assert all(ten_times <= 2 * cost for cost, ten_times in zip(few, many, strict=True)), costs
+
+
 # --- steps of Python ---------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,8 @@ What every backend promises
  - *A slow reader costs only itself.* Subscriptions are cursors; a reader that lags behind the memory reads from disk.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Protocol
 
 import msgspec
@@ -57,6 +58,18 @@ class Recorded(msgspec.Struct, frozen=True):
     version: int
     tag: str
     data: bytes
+
+
+def first_of(records: Iterable[Recorded], limit: int, bytes_max: int) -> list[Recorded]:
+    """At most so many, and none after that which brings their data to so many bytes."""
+    found: list[Recorded] = []
+    size = 0
+    for record in islice(records, limit):
+        found.append(record)
+        size += len(record.data)
+        if size >= bytes_max:
+            break
+    return found
 
 
 class Appended(msgspec.Struct, frozen=True):
@@ -175,6 +188,14 @@ class StreamStore(Protocol):
 
         Deltas of closed parts may have been compacted away; the record that closes the part is still there and carries
         all of its text, so a fold from any offset ends in the same state. Raises NotFound for an unknown session."""
+        ...
+
+    async def missing(
+        self, directory: str, known: Mapping[str, int], *, limit: int, bytes_max: int
+    ) -> Sequence[Recorded]:
+        """Records of the directory's sessions behind the version that is known of each, oldest first; of sessions that are
+        not named, all. At most `limit`, and none after that which brings their data to `bytes_max`. Costs what is missing,
+        and a look at each session."""
         ...
 
     def subscribe(self, scope: Scope, *, after: Offset | None = None) -> AsyncIterator[Sequence[Recorded]]:

@@ -8,8 +8,7 @@ from typing import Final
 
 import msgspec
 
-from holdfast.core.offsets import BEGINNING
-from holdfast.core.store import DirectoryScope, Recorded, SessionStore
+from holdfast.core.store import Recorded, SessionStore
 
 _RECORDS_MAX: Final = 10_000
 _BYTES_MAX: Final = 8 * 1024 * 1024
@@ -32,18 +31,9 @@ class SyncService:
     async def history(self, directory: str, known: Mapping[str, int]) -> list[SyncRecord]:
         """Records of the directory's sessions after the `seq` that is known of each, oldest first. A bounded number: ask
         again with what came, until nothing does."""
-        found: list[SyncRecord] = []
-        size = 0
-        after = BEGINNING
-        while batch := await self._store.read(DirectoryScope(directory), after=after):
-            after = batch[-1].offset
-            for record in batch:
-                if record.version - 1 > known.get(record.session_id, -1):
-                    found.append(_row(record))
-                    size += len(record.data)
-                    if len(found) >= _RECORDS_MAX or size >= _BYTES_MAX:
-                        return found
-        return found
+        versions = {session_id: seq + 1 for session_id, seq in known.items()}
+        missing = await self._store.missing(directory, versions, limit=_RECORDS_MAX, bytes_max=_BYTES_MAX)
+        return [_row(record) for record in missing]
 
 
 class _Envelope(msgspec.Struct):

@@ -4,7 +4,7 @@ Durable for as long as the process. One `core.fold.Fold` per session is the stor
 """
 
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
 from holdfast.core.codec import decode, encode, tag_of, to_json
 from holdfast.core.errors import LeaseLost, NotFound, Unavailable, VersionConflict
@@ -34,6 +34,7 @@ from holdfast.core.store import (
     SessionScope,
     SessionSnapshot,
     Snapshot,
+    first_of,
 )
 from holdfast.storage.draft import draft
 from holdfast.storage.memory_byte_streams import MemoryByteStreams
@@ -82,6 +83,16 @@ class MemoryStore:
             if _is_in(scope, record.session_id, record.directory):
                 found.append(record)
         return found
+
+    async def missing(
+        self, directory: str, known: Mapping[str, int], *, limit: int, bytes_max: int
+    ) -> Sequence[Recorded]:
+        unknown = [
+            record
+            for record in self._log
+            if record.directory == directory and record.version > known.get(record.session_id, 0)
+        ]
+        return first_of(unknown, limit, bytes_max)
 
     def subscribe(self, scope: Scope, *, after: Offset | None = None) -> Subscription:
         return self._tails.subscribe(scope, after)

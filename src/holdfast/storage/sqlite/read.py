@@ -4,7 +4,9 @@ transaction, so that it sees one state of the store however many statements it t
 Owns the SQL that reads state and log. Changes nothing.
 """
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from msgspec.structs import replace
@@ -28,6 +30,7 @@ from holdfast.core.store import (
     SessionScope,
     SessionSnapshot,
     Snapshot,
+    first_of,
 )
 from holdfast.storage.sqlite import search
 from holdfast.storage.sqlite.database import Database
@@ -44,6 +47,8 @@ from holdfast.storage.sqlite.rows import (
 )
 
 STREAMS_KNOWN_MAX = 10_000
+POSITION_MAX = (1 << 63) - 1
+_ROWS_AT_A_TIME_MAX = 256
 
 
 class Queries:
@@ -81,10 +86,56 @@ class Queries:
                 rows = self._all(
                     f"SELECT {columns} FROM record r WHERE position > ? ORDER BY position LIMIT ?", position, limit
                 )
-        return [
-            Recorded(to_offset(position), *self._stream(stream), version, tag, data)
-            for position, stream, version, tag, data in rows
+        return [self._recorded(row) for row in rows]
+
+    def missing(self, directory: str, known: Mapping[str, int], limit: int, bytes_max: int) -> Sequence[Recorded]:
+        """By session, each from the place that is known of it; so what is known costs nothing, wherever it lies in the log."""
+        behind = [
+            self._rows_after(stream, after)
+            for stream, session_id in self._all("SELECT id, session_id FROM stream WHERE directory = ?", directory)
+            if (after := self._place(stream, known.get(session_id, 0))) is not None
         ]
+        return first_of(map(self._recorded, heapq.merge(*behind, key=itemgetter(0))), limit, bytes_max)
+
+    def _place(self, stream: int, version: int) -> int | None:
+        """The position behind which the records after that version of a stream stand; None if there are none."""
+        newest = (
+            "SELECT position, version FROM record WHERE stream = ? AND position <= ? ORDER BY position DESC LIMIT 1"
+        )
+        last, newest_version = self._one(newest, stream, POSITION_MAX) or (0, 0)
+        if newest_version <= version:
+            return None
+        [low] = self._one("SELECT min(position) - 1 FROM record WHERE stream = ?", stream)
+        high = last  # versions grow with positions: the one looked for is in [low, high)
+        while version and low < high - 1:
+            middle = (low + high) // 2
+            found = self._one(newest, stream, middle)
+            if found is not None and found[1] > version:
+                high = found[0]
+            else:
+                low = middle
+        return low
+
+    def _rows_after(self, stream: int, position: int) -> Iterator[Any]:
+        """As they are asked for: few at first, since most of many sessions are not the first to be asked."""
+        count = 4
+        while True:
+            rows = self._all(
+                "SELECT position, stream, version, tag, data FROM record WHERE stream = ? AND position > ?"
+                " ORDER BY position LIMIT ?",
+                stream,
+                position,
+                count,
+            )
+            yield from rows
+            if len(rows) < count:
+                return
+            position = rows[-1][0]
+            count = min(count * 4, _ROWS_AT_A_TIME_MAX)
+
+    def _recorded(self, row: Any) -> Recorded:
+        position, stream, version, tag, data = row
+        return Recorded(to_offset(position), *self._stream(stream), version, tag, data)
 
     def _stream(self, id: int) -> tuple[str, str, str]:
         """session_id, directory, project_id of a stream; they never change."""

@@ -7,7 +7,7 @@ the modules beside it: `append` and `streams` (what an append changes), `writer`
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -132,6 +132,11 @@ class SqliteStore:
 
     async def read(self, scope: Scope, *, after: Offset, limit: int = 1000) -> Sequence[Recorded]:
         return await self._query(lambda queries: queries.read(scope, after, limit))
+
+    async def missing(
+        self, directory: str, known: Mapping[str, int], *, limit: int, bytes_max: int
+    ) -> Sequence[Recorded]:
+        return await self._query(lambda queries: queries.missing(directory, known, limit, bytes_max))
 
     def subscribe(self, scope: Scope, *, after: Offset | None = None) -> Subscription:
         return self._tails.subscribe(scope, after)

@@ -73,6 +73,37 @@ class Reads(StoreSuite):
         assert await read(DirectoryScope("/none"), "") == []
         assert await read(ALL, "7") == []
 
+    async def test_what_is_missing_is_what_stands_behind_the_version_that_is_known(self, store: SessionStore) -> None:
+        """Of the sessions of a directory, deleted ones too, in the order of the log; those that are not named from the start."""
+        a = await create(store, "ses_a", directory="/one")
+        await create(store, "ses_b", directory="/two")
+        c = await create(store, "ses_c", directory="/one")
+        for story in (a, c, a, a, c):
+            await store.append(story.id, [story.status()])
+        await store.append(c.id, [c.deleted()])
+        everything = [record for record in await log(store) if record.directory == "/one"]
+
+        for known in ({}, {"ses_a": 1}, {"ses_a": 3, "ses_c": 2}, {"ses_c": 4, "ses_b": 7}, {"ses_a": 4, "ses_c": 99}):
+            expected = [record for record in everything if record.version > known.get(record.session_id, 0)]
+            assert list(await store.missing("/one", known, limit=100, bytes_max=1 << 20)) == expected
+            assert list(await store.missing("/one", known, limit=2, bytes_max=1 << 20)) == expected[:2]
+            assert list(await store.missing("/one", known, limit=100, bytes_max=1)) == expected[:1]
+        assert await store.missing("/none", {}, limit=100, bytes_max=1) == []
+
+    async def test_what_is_missing_is_found_where_records_were_compacted_away(self, store: SessionStore) -> None:
+        """Versions have gaps then, and every one of them may be what a client knows."""
+        story = Story()
+        events = [*story.streaming(), *(story.delta("prt_1", "x") for _ in range(20))]
+        await store.append(story.id, [*events, story.part(story.text("prt_1", "x" * 20, closed=True)), story.status()])
+        before = len(await log(store))
+        await store.compact(closed_before_ms=NOW_MS + 1, records_max=100)
+        left = await log(store)
+        assert 0 < len(left) < before
+
+        for version in range(before + 1):
+            found = await store.missing(story.info.directory, {story.id: version}, limit=100, bytes_max=1 << 20)
+            assert list(found) == [record for record in left if record.version > version]
+
     async def test_the_log_of_an_unknown_session_is_not_found(self, store: SessionStore) -> None:
         with pytest.raises(NotFound):
             await store.read(SessionScope("ses_unknown"), after=BEGINNING)
