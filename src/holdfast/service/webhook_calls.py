@@ -9,7 +9,10 @@ from typing import Final, NamedTuple
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-_CONNECTIONS_MAX: Final = 64
+CONNECTIONS_MAX: Final = 1024
+CONNECTIONS_OF_ONE_MAX: Final = 32
+"""To one host and port: whoever does not answer holds up those who wait for the same one, and nobody else."""
+
 _REDIRECTS: Final = (307, 308)
 
 
@@ -31,7 +34,9 @@ class Calls:
     def __init__(self, may_reach: Callable[[str, str], bool], *, seconds_max: float, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=_ChoosyResolver(may_reach), limit=_CONNECTIONS_MAX),
+            connector=aiohttp.TCPConnector(
+                resolver=_ChoosyResolver(may_reach), limit=CONNECTIONS_MAX, limit_per_host=CONNECTIONS_OF_ONE_MAX
+            ),
             timeout=aiohttp.ClientTimeout(total=seconds_max),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from holdfast.core.errors import StorageError
 from holdfast.core.subscriptions import WebhookUrlRejected
+from holdfast.service import webhook_calls
 from holdfast.service.webhooks import ANSWER_BYTES_MAX, WebhookFailed, Webhooks, check_url, is_public
 from tests.server.streams.world import JSON, StreamWorld
 
@@ -26,11 +27,14 @@ class Receiver:
         self.got: asyncio.Queue[tuple[Any, str, bytes]] = asyncio.Queue()
         self.answers: list[tuple[int, Any]] = []
         self.url = ""
+        self.hold: asyncio.Event | None = None
 
     async def handle(self, request: web.Request) -> web.Response:
         body = await request.read()
         status, answer = self.answers.pop(0) if self.answers else (200, {})
         self.got.put_nowait((json.loads(body), request.headers["webhook-signature"], body))
+        if self.hold is not None:
+            await self.hold.wait()
         return web.json_response(answer, status=status)
 
     async def next(self) -> Any:
@@ -183,6 +187,23 @@ async def test_an_acknowledgement_stays_between_what_was_acknowledged_and_the_en
         assert await ack("jobs/1", "9999999999999999_0000000000000000") == 409
         assert await ack("jobs/1", tail) == 200
         assert await ack("jobs/1", "0000000000000000_0000000000000000") == 409
+
+
+async def test_a_webhook_that_does_not_answer_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_calls, "CONNECTIONS_MAX", 4)
+    monkeypatch.setattr(webhook_calls, "CONNECTIONS_OF_ONE_MAX", 2)
+    async with StreamWorld() as world, receiving() as dead, receiving() as receiver:
+        dead.hold = asyncio.Event()
+        for number in range(4):
+            await call(world, "PUT", f"subscriptions/dead{number}", webhook(dead.url))
+        await world.put("jobs/1", JSON, "[1]")
+        for _ in range(2):
+            await dead.next()
+        await call(world, "PUT", "subscriptions/s", webhook(receiver.url, pattern="others/*"))
+        await world.put("others/1", JSON, "[1]")
+
+        assert (await receiver.next())["subscription_id"] == "s"
+        dead.hold.set()
 
 
 async def test_a_stream_that_appeared_while_nobody_looked_is_found_at_the_start(tmp_path: Path) -> None:
