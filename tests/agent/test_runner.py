@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from holdfast.agent import turn
 from holdfast.agent.providers.base import Provider, ProviderError, ToolCallChunk
 from holdfast.agent.providers.conversation import CONTINUE
 from holdfast.agent.runner import Engine, Environment
-from holdfast.agent.tools import Tool, ToolBox
+from holdfast.agent.tools import Tool, ToolBox, ToolContext, ToolResult
 from holdfast.agent.tools.invalid import Invalid
 from holdfast.core import codec
 from holdfast.core import events as e
@@ -110,6 +111,41 @@ def kinds(log: Sequence[e.Event]) -> list[str]:
         event.status.__class__.__name__ if isinstance(event, e.SessionStatusChanged) else event.type for event in log
     ]
     return [name for at, name in enumerate(names) if name != "message.part.delta" or names[at - 1] != name]
+
+
+class Reluctant(Counter):
+    """A tool that takes its time to stop."""
+
+    def __init__(self) -> None:
+        super().__init__("slow", repeatable=False)
+        self.running, self.stopping, self.may_stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def run(self, input: dict[str, Any], context: ToolContext) -> ToolResult:
+        self.running.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.stopping.set()
+            await self.may_stop.wait()
+        raise AssertionError("nobody sets it")
+
+
+async def test_a_stop_of_the_server_while_an_abort_still_ends_a_tool_is_not_forgotten():
+    """The prompt that waits is for the next life of the server: this one takes up nothing more."""
+    provider = ScriptedProvider([call("slow", {})], [text("Next.")])
+    async with serving(provider, tool := Reluctant()) as server:
+        await server.prompt()
+        await tool.running.wait()
+        await server.prompt("msg_u2", "next")
+        await server.abort()
+        await tool.stopping.wait()
+        stopping = asyncio.create_task(server.engine.stop())
+        await asyncio.sleep(0)
+        tool.may_stop.set()
+        await stopping
+
+        assert len(provider.requests) == 1
+        assert (await server.store.turn_state(s.SESSION)).turns.queue == ("msg_u2",)
 
 
 async def test_a_plain_turn_is_recorded_in_the_order_that_clients_know():

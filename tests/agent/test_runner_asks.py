@@ -1,5 +1,6 @@
 """What a turn asks of the user, and of other agents: permissions, questions, subagents; and what outlives a restart."""
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -11,17 +12,20 @@ from holdfast.agent.providers.conversation import SUMMARISE, SUMMARY_REQUEST
 from holdfast.agent.tools import ToolContext, ToolResult
 from holdfast.agent.tools.base import Subagent
 from holdfast.core import events as e
+from holdfast.core.codec import type_of
 from holdfast.core.messages import (
     AssistantMessage,
     ToolCompleted,
     ToolError,
     ToolPart,
 )
+from holdfast.core.offsets import BEGINNING
 from holdfast.core.permissions import PermissionReply, PermissionRule
 from holdfast.core.questions import Question
 from holdfast.core.session import IDLE
-from holdfast.core.store import SessionQuery
+from holdfast.core.store import SessionQuery, SessionScope
 from holdfast.testing.scripted_provider import ScriptedProvider, Stall, call, finished, text
+from holdfast.testing.stories import Story
 from tests.agent.scripts import ALLOW_ALL, Counter, World
 from tests.agent.test_runner import Server, kinds, said, serving
 from tests.core import samples as s
@@ -258,6 +262,11 @@ async def delegate(input: dict[str, Any], context: ToolContext) -> ToolResult:
     return ToolResult(title="Delegated", output=answer, metadata={"sessionId": session_id})
 
 
+async def child_of(server: Server) -> str:
+    (session,) = await server.store.sessions(SessionQuery(parent_id=s.SESSION))
+    return json.loads(session)["id"]
+
+
 async def children(server: Server) -> int:
     return len(await server.store.sessions(SessionQuery(parent_id=s.SESSION)))
 
@@ -299,6 +308,57 @@ async def test_an_abort_ends_the_subagents_too():
         await server.engine.idle()
         assert await server.store.unfinished() == []
         assert await server.store.statuses() == {}
+
+
+async def requested(server: Server, session_id: str, count: int) -> None:
+    """Return once so many prompts of a session are recorded."""
+    async for batch in server.store.subscribe(SessionScope(session_id), after=BEGINNING):
+        count -= sum(type_of(record.tag) == "turn.requested" for record in batch)
+        if count <= 0:
+            return
+
+
+async def test_an_abort_takes_back_a_task_that_waits_in_the_subagents_session_and_nothing_else():
+    """The user talks with the subagent when it is given a second task: that talk goes on, and the task is not done after it."""
+    first, stall = Stall(), Stall()
+    provider = ScriptedProvider(
+        [call("task", {})],
+        [text("I looked.")],
+        [first, *call("task", {"session": "child"}, call_id="call_again")],
+        [*text("Between us"), stall, *text(" two.")],
+    )
+
+    async def again(input: dict[str, Any], context: ToolContext) -> ToolResult:
+        child = await child_of(server) if input else None
+        task = Subagent(description="Look", prompt="look", agent="general", session_id=child)
+        return ToolResult(title="Task", output=(await context.host.run_subagent(task))[1])
+
+    async with serving(provider, Scripted("task", again)) as server:
+        await server.prompt()
+        await first.reached.wait()
+        child = await child_of(server)
+        story = Story(child)
+        await server.store.append(
+            child,
+            [
+                story.message(story.user("msg_mine")),
+                story.part(story.prompt("prt_mine", "hi", "msg_mine")),
+                story.requested("msg_mine"),
+            ],
+        )
+        server.engine.wake(child)
+        await stall.reached.wait()
+        first.release()
+        await requested(server, child, 3)
+        await server.abort()
+        await server.until("turn.ended")
+        stall.release()
+        await server.engine.idle()
+
+        *_, answer = await server.store.history(child)
+        assert said(answer) == "Between us two."
+        assert len(provider.requests) == 4
+        assert await server.store.unfinished() == []
 
 
 async def test_an_agent_that_does_not_exist_is_told_to_the_model():

@@ -24,6 +24,7 @@ from holdfast.core.events import (
     Event,
     FileEdited,
     FileWatcherUpdated,
+    MessageRemoved,
     MessageUpdated,
     PartUpdated,
     QuestionAsked,
@@ -46,8 +47,9 @@ from holdfast.core.messages import (
 )
 from holdfast.core.permissions import PermissionRule, ToolReference
 from holdfast.core.questions import Question
+from holdfast.core.reducer import Get
 from holdfast.core.session import NO_TOKENS, Session, SessionModel, SessionTime, Todo
-from holdfast.core.state import QuestionEntry, TurnState
+from holdfast.core.state import TURNS, QuestionEntry, Turns, TurnState
 from holdfast.core.store import SessionScope
 
 DISMISSED: Final = "The user dismissed this question."
@@ -245,17 +247,26 @@ async def abort_children(record: SessionLog, state: TurnState, engine: Subagents
         match part:
             case ToolPart(state=ToolRunning(metadata=dict(metadata))) if CHILD in metadata:
                 with contextlib.suppress(HoldfastError):
-                    await _abort(record, metadata[CHILD], engine)
+                    await _abort(record, metadata[CHILD], metadata.get(_PROMPT), engine)
             case _:
                 pass
 
 
-async def _abort(record: SessionLog, child: str, engine: Subagents) -> None:
-    turns = (await record.store.turn_state(child)).turns
-    id = turns.active.message_id if turns.active else next(iter(turns.queue), None)
-    if id is not None:
-        await record.store.append(child, [TurnAbortRequested(session_id=child, message_id=id)])
-        engine.wake(child)
+async def _abort(record: SessionLog, child: str, prompt: str | None, engine: Subagents) -> None:
+    """Only what the call had asked for: what the user asked the subagent beside it goes on."""
+
+    def decide(get: Get) -> list[Event]:
+        turns = get(TURNS)
+        if prompt is None or not isinstance(turns, Turns):
+            return []
+        if prompt in turns.queue and (turns.active is not None or turns.queue[0] != prompt):
+            return [
+                MessageRemoved(session_id=child, message_id=prompt)
+            ]  # it waits behind others, and has no turn to abort
+        return [TurnAbortRequested(session_id=child, message_id=prompt)]
+
+    await record.store.append(child, decide)
+    engine.wake(child)
 
 
 def _model_of(state: TurnState, part: ToolPart) -> MessageModel | None:

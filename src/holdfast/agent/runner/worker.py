@@ -404,10 +404,10 @@ class Worker:
             await asyncio.wait({task, interrupt}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-            else:
-                task.result()
+                await asyncio.wait({task})  # not the task itself: a cancellation of ours would be taken for its own
+                if task.cancelled():
+                    return
+            task.result()
         finally:
             interrupt.cancel()
             if not task.done():
