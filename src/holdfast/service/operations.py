@@ -262,10 +262,16 @@ class OperationService:
         await self._append_idle(session_id, [MessageRemoved(session_id=session_id, message_id=message_id)])
 
     async def remove_part(self, session_id: str, message_id: str, part_id: str) -> None:
+        """Raises NotFound; Conflict while it is still growing."""
         await self._part(session_id, message_id, part_id)
-        await self._store.append(
-            session_id, [PartRemoved(session_id=session_id, message_id=message_id, part_id=part_id)]
-        )
+
+        def decide(get: Get) -> Sequence[Event]:
+            part = get(Key("part", part_id))
+            if isinstance(part, Part) and is_open(part):  # who writes it would fail, and its turn with it
+                raise _being_written(part_id)
+            return [PartRemoved(session_id=session_id, message_id=message_id, part_id=part_id)]
+
+        await self._store.append(session_id, decide)
 
     async def replace_part(self, session_id: str, message_id: str, part_id: str, part: Part) -> Part:
         """Raises NotFound; Invalid if the part says it is another one; Conflict while it is still growing."""
@@ -273,7 +279,7 @@ class OperationService:
             raise Invalid("The ids of the part are not those of the path.", field="id")
         known = await self._part(session_id, message_id, part_id)
         if is_open(known) or is_open(part):
-            raise Conflict(f"Part {part_id} is still being written.", hint="Wait for the turn to end.")
+            raise _being_written(part_id)
         await self._store.append(session_id, [PartUpdated(session_id=session_id, part=part, time=self._clock.now_ms())])
         return part
 
@@ -329,6 +335,10 @@ def _check_idle(get: Get, session_id: str) -> None:
     turns = turns_of(get)
     if turns.active is not None or turns.queue:
         raise SessionBusy(session_id)
+
+
+def _being_written(part_id: str) -> Conflict:
+    return Conflict(f"Part {part_id} is still being written.", hint="Wait for the turn to end.")
 
 
 def _copied(

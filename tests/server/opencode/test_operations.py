@@ -213,6 +213,25 @@ async def test_messages_and_parts_can_be_removed_and_edited(server: Server):
     assert (await server.api.get(f"/session/{id}/message/{first}")).status_code == 404
 
 
+async def test_a_part_that_is_being_written_cannot_be_removed(server: Server):
+    """Its next word would have no place, and the turn would fail."""
+    stall = Stall()
+    server.provider.add([*text("Half "), stall, *text("done.")])
+    id = await server.session()
+    await server.api.post(f"/session/{id}/prompt_async", json=prompt("Go"))
+    await stall.reached.wait()
+    last: Any = None
+    written: list[Any] = []
+    while not written:
+        last = (await server.messages(id))[-1]
+        written = [part for part in last["parts"] if part.get("text") == "Half "]
+    path = f"/session/{id}/message/{last['info']['id']}/part/{written[0]['id']}"
+    assert (await server.api.delete(path)).status_code == 409
+    stall.release()
+    await server.recorded("turn.ended")
+    assert texts((await server.messages(id))[-1]) == "Half done."
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [
