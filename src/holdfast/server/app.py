@@ -17,7 +17,7 @@ from holdfast.server.asgi import JSON, App, Header, HttpScope, Message, Receive,
 from holdfast.server.auth import CHALLENGE, Gate, Refusal
 from holdfast.server.bodies import raw_answer
 from holdfast.server.document import document
-from holdfast.server.errors import Answer, Refused, answer_to, named, tagged
+from holdfast.server.errors import SECOND_API, Answer, Refused, answer_to, named, tagged
 from holdfast.server.opencode import (
     EventStreams,
     InstanceProvider,
@@ -42,7 +42,6 @@ Holdfast {__version__}
 """
 
 _DOCUMENT: Final = "/doc"
-_SECOND_API: Final = "/api/"
 _VARY: Final[Header] = (b"vary", b"Origin")
 
 
@@ -221,7 +220,7 @@ def _answer_of(refusal: Refusal, scope: HttpScope) -> Answer:
 
 
 def _is_second(scope: HttpScope) -> bool:
-    return scope["path"].startswith(_SECOND_API)
+    return scope["path"].startswith(SECOND_API)
 
 
 def _is_repeated(headers: Sequence[Header], wanted: bytes) -> bool:

@@ -87,6 +87,9 @@ class Answer(msgspec.Struct, frozen=True):
         return to_json(self.body)
 
 
+SECOND_API: Final = "/api/"
+"""Below this path errors are told in the second API's shapes."""
+
 SESSION: Final = "Session"
 PROVIDER: Final = "Provider"
 PROJECT: Final = "Project"

@@ -1,5 +1,7 @@
 """`/api/pty`: the terminals of `/pty`."""
 
+import httpx
+
 from tests.server.harness import Server
 from tests.server.opencode.test_pty import Reader, socket
 
@@ -39,3 +41,21 @@ async def test_what_is_wrong_is_refused(server: Server):
     assert (await server.api.get("/api/pty/nope")).status_code == 400
     assert (await server.api.post("/api/pty", json={"command": 5})).status_code == 400
     assert (await server.api.post("/api/pty", json={"cwd": "/does/not/exist"})).status_code == 400
+
+
+async def test_a_refused_connection_says_why_in_the_words_of_its_api(server_with_password: Server):
+    url = await server_with_password.listen()
+    body = {"command": "/bin/cat"}
+    pty = (await server_with_password.api.post("/api/pty", json=body, auth=("opencode", "pw"))).json()["data"]
+    upgrade = {
+        "connection": "Upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+    async with httpx.AsyncClient(headers=upgrade) as client:
+        for query in ("?ticket=wrong", ""):
+            second = await client.get(f"{url}/api/pty/{pty['id']}/connect{query}")
+            first = await client.get(f"{url}/pty/{pty['id']}/connect{query}")
+            assert (second.status_code, second.json()["_tag"]) == (403, "ForbiddenError")
+            assert (first.status_code, first.json()["name"]) == (403, "ForbiddenError")

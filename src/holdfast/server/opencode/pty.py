@@ -19,7 +19,7 @@ from holdfast.core.errors import Denied, Invalid
 from holdfast.core.workspace import Pty, PtyTicket, Shell
 from holdfast.server.asgi import JSON, HttpScope, Receive, Send
 from holdfast.server.bodies import JsonBody, answer
-from holdfast.server.errors import Answer, TaggedError, answer_to
+from holdfast.server.errors import SECOND_API, Answer, TaggedError, answer_to
 from holdfast.server.opencode.parameters import InstanceOfRequest, documented
 from holdfast.service.pty import Connection, NewPty, PtyPatch, PtyService
 
@@ -108,7 +108,7 @@ class PtySockets:
         try:
             connection = self._open(scope, is_known)
         except Exception as error:
-            is_second = scope["path"].startswith("/api/")
+            is_second = scope["path"].startswith(SECOND_API)
             await self.refuse(scope, receive, send, answer_to(error, second_api=is_second))
             return
         await receive()
