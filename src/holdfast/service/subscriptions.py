@@ -19,7 +19,7 @@ import structlog
 
 from holdfast.core import subscriptions as rules
 from holdfast.core.clock import Clock
-from holdfast.core.errors import HoldfastError, Invalid, Unavailable
+from holdfast.core.errors import Conflict, HoldfastError, Invalid, Unavailable
 from holdfast.core.json_runs import to_run
 from holdfast.core.stream_rules import Change, DropStream, PutStream
 from holdfast.core.streams import JSON, Append, ByteStreamStore, Producer
@@ -149,9 +149,12 @@ class SubscriptionService:
                 await self._load_tails()
         known = self._active.get(subscription_id)
         if known is not None:
-            if known.subscription.config != config:
-                raise SubscriptionExists("There is another subscription with that id.")
-            return known.subscription, False
+            async with known.lock:  # whoever makes it has it until it is saved
+                if not self._is_there(known):
+                    raise Conflict("That subscription was deleted just now.", hint="Ask again.")
+                if known.subscription.config != config:
+                    raise SubscriptionExists("There is another subscription with that id.")
+                return known.subscription, False
         subscription = Subscription(
             id=subscription_id, config=config, created_ms=self._clock.now_ms(), base=base, links={}
         )
@@ -173,8 +176,9 @@ class SubscriptionService:
         active = self._active.get(subscription_id)
         if active is not None:
             async with active.lock:
-                self._drop(active)
-                await self._store.remove(subscription_id)
+                if self._is_there(active):
+                    self._drop(active)
+                    await self._store.remove(subscription_id)
 
     async def add_streams(self, subscription_id: str, paths: Sequence[str]) -> None:
         active = self._find(subscription_id)
@@ -301,7 +305,7 @@ class SubscriptionService:
     # --- wakes, with the lock held
 
     async def _wake_if_pending(self, active: "_Active") -> bool:
-        if not rules.is_idle(active.subscription) or active.subscription.id not in self._active:
+        if not rules.is_idle(active.subscription) or not self._is_there(active):
             return False
         trigger = rules.pending(active.subscription, self.tails)
         if trigger is None:
@@ -336,7 +340,7 @@ class SubscriptionService:
                 self._set_timer(active)
 
     async def _save(self, active: "_Active", subscription: Subscription) -> None:
-        if subscription.id not in self._active:
+        if not self._is_there(active):
             raise SubscriptionNotFound(subscription.id)
         await self._store.save(subscription)
         for path in active.subscription.links.keys() - subscription.links.keys():
@@ -359,8 +363,8 @@ class SubscriptionService:
             log.warning("webhook.failed", subscription=told.id, attempts=told.attempts + 1, reason=str(error))
         async with active.lock:
             subscription = active.subscription
-            if subscription.wake_id != told.wake_id or subscription.id not in self._active:
-                return  # it was finished by a callback meanwhile
+            if subscription.wake_id != told.wake_id or not self._is_there(active):
+                return  # it was finished by a callback meanwhile, or is gone
             now_ms = self._clock.now_ms()
             if answer is None:
                 await self._save(active, rules.refused(subscription, now_ms, self._jitter()))
@@ -403,6 +407,10 @@ class SubscriptionService:
         for path in subscription.links:
             self._linked.setdefault(path, set()).add(subscription.id)
         return active
+
+    def _is_there(self, active: "_Active") -> bool:
+        """Not deleted meanwhile, or deleted and made again."""
+        return self._active.get(active.subscription.id) is active
 
     def _drop(self, active: "_Active") -> None:
         active.set_timer(None)

@@ -189,6 +189,45 @@ async def test_an_acknowledgement_stays_between_what_was_acknowledged_and_the_en
         assert await ack("jobs/1", "0000000000000000_0000000000000000") == 409
 
 
+async def test_a_delivery_that_ends_after_its_subscription_does_not_touch_the_next_of_that_name(tmp_path: Path) -> None:
+    async with StreamWorld(tmp_path) as world, receiving() as receiver:
+        receiver.hold = asyncio.Event()
+        await call(world, "PUT", "subscriptions/s", webhook(receiver.url))
+        await world.put("jobs/1", JSON, "[1]")
+        await receiver.next()
+        assert (await call(world, "DELETE", "subscriptions/s"))[0] == 204
+        other = {"type": "pull-wake", "streams": ["other"], "wake_stream": "wakes"}
+        assert (await call(world, "PUT", "subscriptions/s", other))[0] == 201
+        delivering = list(world.subscriptions._tasks)
+        assert delivering
+        receiver.hold.set()
+        await asyncio.wait(delivering, timeout=20)
+        await world.restart()
+
+        assert (await call(world, "GET", "subscriptions/s"))[1]["type"] == "pull-wake"
+
+
+async def test_a_subscription_is_confirmed_once_it_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with StreamWorld() as world:
+        config = {"type": "pull-wake", "pattern": "jobs/*", "wake_stream": "wakes"}
+        await call(world, "PUT", "subscriptions/other", config)
+        save, may_save, saving = world.store.subscriptions.save, asyncio.Event(), asyncio.Event()
+
+        async def slow(subscription: object) -> None:
+            saving.set()
+            await may_save.wait()
+            await save(subscription)
+
+        monkeypatch.setattr(world.store.subscriptions, "save", slow)
+        first = asyncio.ensure_future(call(world, "PUT", "subscriptions/s", config))
+        await saving.wait()
+        second = asyncio.ensure_future(call(world, "PUT", "subscriptions/s", config))
+        await asyncio.wait([second], timeout=0.2)
+        assert not second.done()
+        may_save.set()
+        assert [(await first)[0], (await second)[0]] == [201, 200]
+
+
 async def test_a_webhook_that_does_not_answer_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhook_calls, "CONNECTIONS_MAX", 4)
     monkeypatch.setattr(webhook_calls, "CONNECTIONS_OF_ONE_MAX", 2)
