@@ -88,6 +88,23 @@ async def test_it_is_the_controlling_terminal_so_that_interrupts_work(service: P
     assert service.get(home, info.id).exit_code == 7
 
 
+async def test_interrupts_and_hang_ups_work_though_the_server_ignores_them(service: PtyService, home: str) -> None:
+    """A server that a script, or `nohup`, put into the background."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        info = await service.create(
+            home, sh("trap 'echo interrupted; kill -HUP $$' INT; echo ready; while :; do sleep 0.1; done")
+        )
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    connection = service.connect(info.id)
+    await read_until(connection, "ready")
+    connection.type("\x03")
+    assert "interrupted" in await read_to_end(connection)
+    assert service.get(home, info.id).status == "exited"
+
+
 async def test_what_is_typed_arrives(service: PtyService, home: str) -> None:
     info = await service.create(home, sh('read line; echo "got $line"'))
     connection = service.connect(info.id)

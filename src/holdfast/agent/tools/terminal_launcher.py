@@ -12,6 +12,9 @@ import signal
 import sys
 import termios
 
+_KEYS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)
+"""Which a terminal sends for Ctrl-C, Ctrl-\\ and Ctrl-Z."""
+
 
 def main() -> None:
     gate, program, *arguments = sys.argv[1:]
@@ -19,7 +22,8 @@ def main() -> None:
     if not os.read(int(gate), 1):
         sys.exit(125)
     os.close(int(gate))
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and so would the program
+    # What is ignored stays so over exec: two that Python ignores, and what a server ignores that `nohup` or a script started.
+    for number in (*_KEYS, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(program, [program, *arguments])
