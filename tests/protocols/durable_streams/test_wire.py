@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from holdfast.protocols.durable_streams.cursors import EPOCH_MS, INTERVAL_MS, next_cursor
 from holdfast.protocols.durable_streams.errors import RemoteProtocolError
-from holdfast.protocols.durable_streams.frames import control_event, data_event
+from holdfast.protocols.durable_streams.frames import control_event, data_event, data_event_in_pieces
 from holdfast.protocols.durable_streams.globs import compile_glob, matches
 from holdfast.protocols.durable_streams.paths import parse_path, to_target
 from holdfast.protocols.sse import Decoder
@@ -90,6 +90,22 @@ def test_bytes_go_as_base64_of_their_own(payload: bytes) -> None:
     (event,) = Decoder().feed(data_event(payload, text=False)) if payload else [None]
 
     assert event is None or base64.b64decode(event.data) == payload
+
+
+@given(st.text() | st.text(" \n\rx"), st.integers(1, 5), st.booleans())
+def test_in_pieces_an_event_is_the_same(payload: str, size: int, text: bool) -> None:
+    """Wherever it is cut: also between the two characters of a line end."""
+    data = payload.encode()
+
+    assert b"".join(data_event_in_pieces(data, text=text, size=size)) == data_event(data, text=text)
+
+
+@given(st.text(" \n\rx"), st.integers(1, 5))
+def test_in_pieces_a_payload_may_stand_between_others(payload: str, size: int) -> None:
+    data = payload.encode()
+    pieces = data_event_in_pieces(data + b",", text=True, size=size, start=b"[", end=b"]", until=len(data))
+
+    assert b"".join(pieces) == data_event(b"[" + data + b"]", text=True)
 
 
 def test_the_last_control_event_has_no_cursor() -> None:

@@ -3,12 +3,15 @@
 import asyncio
 import gzip
 import json
+from base64 import b64decode
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from holdfast.protocols.sse import Decoder, ServerSentEvent
+from holdfast.server.streams.reads import LARGE_BYTES
 from holdfast.service.session_streams import directory_id
 from holdfast.service.stream_access import StreamCredential
 from holdfast.testing.stories import Story
@@ -116,6 +119,34 @@ async def test_no_offset_comes_again_when_a_path_does(world: StreamWorld) -> Non
 
     assert new.next > old
     assert (await world.get("s", f"offset={old}")).json == [3]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"), [(JSON, json.dumps("\u00e4 " * 400_000)), (TEXT, " x\r\n" * 400_000), (BYTES, bytes(1_000_001))]
+)
+async def test_a_large_record_is_sent_as_fast_as_it_is_taken(
+    world: StreamWorld, kind: dict[str, str], body: str | bytes
+) -> None:
+    """Piece by piece: a reader who takes none costs no more than one of them."""
+    await world.put("s", kind, body)
+    sizes: list[int] = []
+    events = Decoder()
+    found: list[ServerSentEvent] = []
+    async for message in world.messages("GET", "s", query="live=sse&offset=-1"):
+        if message["type"] == "http.response.body":
+            sizes.append(len(message["body"]))
+            found += events.feed(message["body"])
+            if len(found) == 2:
+                break
+
+    assert max(sizes) <= 3 * LARGE_BYTES  # base64, and `data:` before each line
+    data, control = found
+    expected = (body.encode() if isinstance(body, str) else body) if kind != JSON else f"[{body}]".encode()
+    if kind == BYTES:
+        assert b64decode(data.data) == expected
+    else:
+        assert data.data.encode() == expected.replace(b"\r\n", b"\n")
+    assert control.event == "control"
 
 
 async def test_a_large_answer_is_compressed_for_who_can_read_it(world: StreamWorld) -> None:

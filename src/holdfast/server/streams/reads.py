@@ -10,7 +10,7 @@ Rules
 import asyncio
 import gzip
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from holdfast.core.clock import Clock
@@ -19,18 +19,20 @@ from holdfast.core.offsets import Offset, to_offset, to_place
 from holdfast.core.streams import Page, Stream, Watch, media_type
 from holdfast.protocols.durable_streams import responses
 from holdfast.protocols.durable_streams.cursors import next_cursor
-from holdfast.protocols.durable_streams.frames import control_event, data_event, is_text
+from holdfast.protocols.durable_streams.frames import control_event, data_event, data_event_in_pieces, is_text
 from holdfast.protocols.durable_streams.requests import BEGINNING, NOW, ReadRequest
 from holdfast.protocols.durable_streams.responses import HeaderList, Response
 from holdfast.server.asgi import Receive, Send, disconnected
 from holdfast.service.streams import StreamService
 
 SSE_BYTES_MAX: Final = 256 << 10
-"""Of one data event, so that a reader who begins far back gets something soon. A larger record goes in one piece."""
+"""Of one data event, so that a reader who begins far back gets something soon. A larger record is one event."""
 
 GZIP_BYTES_MIN: Final = 1024
+LARGE_BYTES: Final = 64 << 10
+"""More data than this is encoded for each reader as he takes it, so that one who does not costs no more than a piece of it."""
+
 _FRAMES_MAX: Final = 256
-_FRAME_BYTES_MAX: Final = 64 << 10
 
 
 class Reads:
@@ -152,7 +154,12 @@ class Reads:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             cursor_of = _Cursors(request.cursor, self._clock, self._pick)
             while page is not None and not gone.done():
-                frame = self._frames.data(page, text) if page.data else b""
+                if len(page.data) > LARGE_BYTES:
+                    for piece in _in_pieces(page, text):
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    frame = b""
+                else:
+                    frame = self._frames.data(page, text) if page.data else b""
                 frame += control_event(
                     to_offset(page.next), cursor=cursor_of(), up_to_date=page.at_tail, closed=page.at_end
                 )
@@ -185,7 +192,7 @@ class _Cursors:
 
 
 class _Frames:
-    """The newest data events, for all readers that are at the same place."""
+    """The newest small data events, for all readers that are at the same place."""
 
     def __init__(self) -> None:
         self._frames: OrderedDict[tuple[str, int, int, int], bytes] = OrderedDict()
@@ -195,11 +202,18 @@ class _Frames:
         frame = self._frames.get(key)
         if frame is None:
             frame = data_event(to_array(page.data) if page.stream.is_json else page.data, text=text)
-            if len(frame) <= _FRAME_BYTES_MAX:
-                self._frames[key] = frame
-                if len(self._frames) > _FRAMES_MAX:
-                    self._frames.popitem(last=False)
+            self._frames[key] = frame
+            if len(self._frames) > _FRAMES_MAX:
+                self._frames.popitem(last=False)
         return frame
+
+
+def _in_pieces(page: Page, text: bool) -> Iterator[bytes]:
+    if page.stream.is_json:
+        return data_event_in_pieces(
+            page.data, text=True, size=LARGE_BYTES, start=b"[", end=b"]", until=len(page.data) - 1
+        )
+    return data_event_in_pieces(page.data, text=text, size=LARGE_BYTES)
 
 
 def _interrupt_when_gone(receive: Receive, watch: Watch) -> asyncio.Task[None]:
