@@ -330,7 +330,7 @@ class _Feed:
                     break
                 found.append((position, data))
                 size += len(data)
-            if not found or size > bytes_max:
+            if not found or (size > bytes_max and len(found) > 1):
                 return None
             page = self._pages[after] = _to_page(self.stream, after, found[::-1])
         return page

@@ -330,13 +330,15 @@ async def test_a_deleted_stream_lets_its_readers_go(world: StreamWorld) -> None:
         assert (await waiting).status == 404
 
 
-async def test_readers_at_the_same_place_share_one_page(world: StreamWorld) -> None:
+@pytest.mark.parametrize("bytes_max", [1000, 1])
+async def test_readers_at_the_same_place_share_one_page(world: StreamWorld, bytes_max: int) -> None:
+    """Also of a record that is larger than a page."""
     await world.put("s")
     streams = world.store.byte_streams
     first, second = [await streams.watch("s", after=0) for _ in range(2)]
     await world.post("s", "1")
 
-    assert await first.next(bytes_max=1000) is await second.next(bytes_max=1000)
+    assert await first.next(bytes_max=bytes_max) is await second.next(bytes_max=bytes_max)
     first.close()
     second.close()
 
