@@ -372,6 +372,21 @@ async def test_a_credential_is_good_for_its_paths_and_rights_only(tmp_path: Path
         assert await status("writer", "PUT", "logs/b", **forking) == 403
 
 
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "__ds/links"), ("PUT", "__ds/subscriptions/x"), ("GET", "__ds/jwks.json")]
+)
+async def test_no_credential_is_good_for_subscriptions_keys_and_links(tmp_path: Path, method: str, path: str) -> None:
+    """Whoever may delete every stream may not read one, so may not have a link to read it, nor be sent what is in it."""
+    rights: dict[str, Any] = {"append": ("",), "create": ("",), "delete": ("",)}
+    async with StreamWorld(tmp_path, credentials=(credential("all but read", **rights),)) as world:
+        headers = {**JSON, "authorization": "Bearer all but read"}
+        assert (await world.request("PUT", "s", headers)).status == 201
+
+        answer = await world.request(method, path, headers, b'{"path": "s", "type": "pull-wake", "wake_stream": "s"}')
+
+        assert (answer.status, b"password" in answer.body) == (403, True)
+
+
 async def test_a_credential_may_be_for_sessions(tmp_path: Path) -> None:
     credentials = (credential("one", read=("session/ses_one",)), credential("all", read=("session/", "all")))
     async with StreamWorld(tmp_path, credentials=credentials) as world:

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from holdfast.core.clock import Clock
-from holdfast.core.errors import HoldfastError, Invalid
+from holdfast.core.errors import Denied, HoldfastError, Invalid
 from holdfast.core.json_runs import to_run
 from holdfast.core.offsets import Offset, to_offset, to_position
 from holdfast.core.streams import JSON, Append, Create, Producer, Retention, Stream, media_type
@@ -119,8 +119,10 @@ class StreamFace:
         if wait:
             return responses.error(429, "Too many requests.", [(b"retry-after", b"%d" % math.ceil(wait))])
         if not _goes_with_wake(raw_path):
+            if credential is not None and is_control(path):
+                raise Denied("Subscriptions, keys and links are for whoever has the server's password.")
             if credential is not None:
-                credential.check("delete" if is_control(path) else RIGHTS.get(method, "read"), path)
+                credential.check(RIGHTS.get(method, "read"), path)
             elif not is_known:
                 await self._links.check(path, link_of(scope["query_string"]) or "")
         match method:
