@@ -146,6 +146,18 @@ async def test_garbage_after_a_request_does_not_get_into_its_answer(wire: Wire) 
     assert answer.count(b"HTTP/1.1 ") <= 1
 
 
+async def test_garbage_after_a_request_that_waits_for_its_turn_does_not_get_into_an_answer_under_way(
+    wire: Wire,
+) -> None:
+    reader, writer = await wire.open()
+    writer.write(b"GET /v1/stream/s?offset=-1&live=sse HTTP/1.1\r\n" + HOST + b"\r\n")
+    async with asyncio.timeout(20):
+        await reader.readuntil(b"upToDate")
+        writer.write(READ + b"\r\n" + b"\x00 no request\r\n\r\n")
+        assert b"HTTP/1.1 " not in await reader.read()
+    writer.close()
+
+
 @pytest.mark.parametrize(
     "head",
     [b"Transfer-Encoding: gzip, chunked\r\n\r\n3\r\n[1]\r\n0\r\n\r\n", b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\n[1]"],

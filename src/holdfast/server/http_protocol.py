@@ -107,6 +107,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, text: str) -> None:
         cycle = self._cycle
         is_answering = cycle is not None and cycle.response_started and not cycle.response_complete
+        is_answering = is_answering or bool(self.pipeline)  # the request that is answered now is another than `cycle`
         is_asked = self._in_head or (cycle is not None and not cycle.response_complete)
         if not is_answering and (is_asked or status != 408):
             head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
