@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holdfast.agent.providers import openai_compatible
 from holdfast.agent.providers.base import (
     AssistantTurn,
     Chunk,
@@ -181,6 +182,22 @@ async def test_trouble_after_the_answer_is_none(trouble: bytes) -> None:
     """The chunked body is broken off, after an error object or rubbish."""
     body = HELLO + event({}, "stop") + trouble
     answer = await chunks(sends(HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(body), body)))
+
+    assert texts(answer) == "Hello"
+    assert isinstance(answer[-1], Finished)
+
+
+@pytest.mark.parametrize("end", [event({}, "stop"), END])
+async def test_signs_of_life_after_the_answer_are_not_waited_for(end: bytes) -> None:
+    async def behave(wire: Wire) -> None:
+        await wire.send(HEAD + b"\r\n" + HELLO + end)
+        while True:
+            await wire.send(b": still here\n\n")
+            let_pass(1)
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(600):
+        answer = await chunks(behave)
 
     assert texts(answer) == "Hello"
     assert isinstance(answer[-1], Finished)
@@ -393,6 +410,21 @@ async def test_a_line_without_end_is_given_up() -> None:
 
     assert texts(seen) == "Hello"
     assert "longer than" in error.message
+    assert not error.is_retryable
+
+
+async def test_an_answer_in_one_piece_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_compatible, "_WHOLE_BODY_BYTES_MAX", 2 << 20)
+
+    async def behave(wire: Wire) -> None:
+        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n[")
+        while True:
+            await wire.send(b" " * 1_000_000)
+
+    seen, error = await failure(behave)
+
+    assert seen == []
+    assert error.message == "The answer is longer than 2 MB."
     assert not error.is_retryable
 
 

@@ -32,6 +32,7 @@ from holdfast.protocols.sse import Decoder, RemoteProtocolError
 _AFTER_ANSWER_S: Final = 10.0
 _AFTER_DONE_S: Final = 0.05
 
+_WHOLE_BODY_BYTES_MAX: Final = 64 * 1024 * 1024
 _ERROR_BODY_BYTES_MAX: Final = 64 * 1024
 _ERROR_BODY_S_MAX: Final = 10.0
 
@@ -128,7 +129,7 @@ class OpenAICompatible:
         events = Decoder()
         while True:
             try:
-                data = await self._wait(response.content.readany(), self._patience_s(decoder), deadline)
+                data = await self._wait(response.content.readany(), self._silence_s, deadline)
             except ProviderError:
                 if decoder.answered:
                     return
@@ -148,6 +149,8 @@ class OpenAICompatible:
                 yield batch
             if failure is not None and not decoder.answered:
                 raise failure
+            if decoder.answered:  # whatever else comes, signs of life too
+                deadline = _sooner(deadline, _AFTER_DONE_S if decoder.done else _AFTER_ANSWER_S)
 
     async def _read_whole(
         self, response: aiohttp.ClientResponse, decoder: StreamDecoder, deadline: float | None
@@ -156,14 +159,11 @@ class OpenAICompatible:
         body = bytearray()
         while data := await self._wait(response.content.readany(), self._silence_s, deadline):
             body += data
+            if len(body) > _WHOLE_BODY_BYTES_MAX:
+                raise self._failed(f"The answer is longer than {_WHOLE_BODY_BYTES_MAX >> 20} MB.", retryable=False)
         chunks = decoder.feed(body.decode("utf-8", "replace"))
         if chunks:
             yield chunks
-
-    def _patience_s(self, decoder: StreamDecoder) -> float | None:
-        if decoder.done:
-            return _AFTER_DONE_S
-        return _AFTER_ANSWER_S if decoder.answered else self._silence_s
 
     async def _wait(self, work: Awaitable[T], limit_s: float | None, deadline: float | None) -> T:
         """What comes of it. Raises ProviderError when the network fails or nothing comes in time."""
@@ -207,6 +207,11 @@ class OpenAICompatible:
 
     def _failed(self, message: str, *, retryable: bool = True) -> ProviderError:
         return ProviderError(self._redact(message), provider_id=self._model.provider_id, retryable=retryable)
+
+
+def _sooner(deadline: float | None, seconds: float) -> float:
+    soon = asyncio.get_running_loop().time() + seconds
+    return soon if deadline is None else min(soon, deadline)
 
 
 def _reason(error: Exception) -> str:
