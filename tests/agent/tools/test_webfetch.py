@@ -262,6 +262,9 @@ def markdown(html: str, *, text: bool = False) -> str:
         ("<img alt='A' src='a.png'>", "![A](a.png)\n"),
         ("a<hr>b", "a\n\n---\n\nb\n"),
         ("<script>x</script><style>y</style><svg><text>z</text></svg>w &amp; &#233;", "w & é\n"),
+        ("<head><title>t</title><style>s</style></head>a", "a\n"),
+        ("<head><meta charset=utf-8><title>t</title><body><p>a", "a\n"),
+        ("<head><title>t</title><script>x</script><h1>a</h1>b", "# a\n\nb\n"),
         ("", "\n"),
     ],
 )

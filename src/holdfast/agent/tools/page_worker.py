@@ -12,7 +12,9 @@ from html.parser import HTMLParser
 SECONDS_MAX = 10
 _DEPTH_MAX = 100
 
-_LEFT_OUT = frozenset(("script", "style", "noscript", "template", "svg", "math", "head", "iframe", "object", "select"))
+_LEFT_OUT = frozenset(("script", "style", "noscript", "template", "svg", "math", "iframe", "object", "select"))
+_OF_HEAD = frozenset(("title", "base", "link", "meta", "script", "style", "noscript", "template"))
+"""Any other tag ends the head of a page, which need not be closed."""
 _BLOCKS = frozenset(
     (
         *(
@@ -65,6 +67,7 @@ class Page(HTMLParser):
         self._blocks: list[str] = []
         self._line: list[str] = []
         self._left_out = 0
+        self._in_head = False
         self._pre = 0
         self._quotes = 0
         self._lists: list[int | None] = []
@@ -88,6 +91,7 @@ class Page(HTMLParser):
             return
         if self._left_out:
             return
+        self._in_head = tag == "head" or (self._in_head and tag in _OF_HEAD)
         if tag in _BLOCKS:
             self._end_block()
         attributes = dict(attrs)
@@ -118,6 +122,8 @@ class Page(HTMLParser):
         if tag in _LEFT_OUT:
             self._left_out = max(0, self._left_out - 1)
             return
+        if tag == "head":
+            self._in_head = False
         if self._left_out or tag in _VOID:
             return
         if self._markdown and tag == "tr" and self._cells:
@@ -145,7 +151,7 @@ class Page(HTMLParser):
             self._line.append(_MARKS[tag])
 
     def handle_data(self, data: str) -> None:
-        if not self._left_out:
+        if not self._left_out and not self._in_head:
             self._line.append(
                 data.replace("\x00", "") if self._pre else re.sub(r"[ \t\n\r\f]+", " ", data).replace("\x00", "")
             )
