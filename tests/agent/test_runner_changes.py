@@ -9,6 +9,7 @@ import pytest
 from holdfast.agent.snapshots import Snapshots, WorkTree
 from holdfast.agent.tools import ToolContext, ToolResult
 from holdfast.core.messages import PatchPart, StepFinishPart, StepStartPart, UserMessage
+from holdfast.core.store import MessagePage
 from holdfast.testing.scripted_provider import ScriptedProvider, Stall, call, text
 from tests.agent.scripts import World
 from tests.agent.test_runner import Server, kinds, serving
@@ -103,6 +104,34 @@ async def test_a_step_whose_tools_change_files_records_what_they_changed(tree: W
         await server.prompt()
         await server.engine.idle()
         await check(server, tmp_path / "project")
+
+
+async def test_the_first_snapshot_of_a_session_is_looked_for_once_in_a_turn(tree: WorkTree, tmp_path: Path):
+    """From the oldest message on: in a long session that takes its time."""
+    provider = ScriptedProvider(*([call("write", {}, call_id=f"call_{n}")] for n in range(3)), [text("Done.")])
+    numbers = iter(range(3))
+
+    async def write(input: dict[str, Any], context: ToolContext) -> ToolResult:
+        (tmp_path / "project" / f"{next(numbers)}.txt").write_text("new\n")
+        return ToolResult(title="Wrote", output="ok")
+
+    async with serving(provider, Scripted("write", write)) as server:
+        remembering(server, tree)
+        searches: list[str] = []
+        message_page = server.store.message_page
+
+        async def noting(session_id: str, **keywords: Any) -> MessagePage:
+            if keywords.get("after") == 0:
+                searches.append(session_id)
+            return await message_page(session_id, **keywords)
+
+        server.store.message_page = noting
+        await server.prompt()
+        await server.engine.idle()
+        assert searches == [s.SESSION]
+        summary = (await server.store.session(s.SESSION)).summary
+        assert summary is not None
+        assert (summary.files, summary.additions) == (3, 3)
 
 
 async def test_what_a_step_changed_before_the_server_stopped_is_found_after_the_restart(tree: WorkTree, tmp_path: Path):

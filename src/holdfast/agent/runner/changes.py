@@ -7,8 +7,8 @@ the step's `step-start` part before the first tool runs; so the differences are 
 from msgspec.structs import replace
 
 from holdfast.agent import turn
+from holdfast.agent.runner.earlier import EarlierSteps
 from holdfast.agent.runner.environment import Environment
-from holdfast.agent.runner.history import first_snapshot
 from holdfast.agent.runner.session_log import SessionLog
 from holdfast.core.errors import HoldfastError, NotFound
 from holdfast.core.events import PartUpdated
@@ -29,7 +29,7 @@ async def note_before(record: SessionLog, environment: Environment, state: TurnS
 
 
 async def changes_of(
-    record: SessionLog, environment: Environment, state: TurnState, step: WithParts, earlier: turn.Earlier
+    record: SessionLog, environment: Environment, state: TurnState, step: WithParts, steps: EarlierSteps
 ) -> turn.Changes | None:
     """What the step changed; None if nothing, or if there are no snapshots."""
     tree = environment.snapshots(state.session)
@@ -41,7 +41,7 @@ async def changes_of(
         return None
     try:
         files = await tree.changed(start.snapshot, after)
-        first = await first_snapshot(record.store, record.session_id)
+        first, earlier = await steps.first_snapshot(), await steps.read(state)
         return turn.Changes(
             part_id=record.new_id("prt"),
             before=start.snapshot,

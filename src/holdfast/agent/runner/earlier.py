@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from holdfast.agent import turn
-from holdfast.agent.runner.history import decoded, version_of
+from holdfast.agent.runner.history import decoded, first_snapshot, version_of
 from holdfast.agent.runner.session_log import SessionLog
 from holdfast.core.messages import AssistantMessage, Message
 from holdfast.core.state import TurnState, prompts_of
@@ -25,6 +25,7 @@ class EarlierSteps:
         self._turn: str | None = None
         self._version = 0
         self._found = turn.NOTHING
+        self._first_snapshot: str | None = None
 
     async def read(self, state: TurnState) -> turn.Earlier:
         """What the completed steps of the active turn come to."""
@@ -33,7 +34,7 @@ class EarlierSteps:
         assert active is not None
         if active.message_id != self._turn:
             self._version = await version_of(store, session_id, active.message_id)
-            self._turn, self._found = active.message_id, turn.NOTHING
+            self._turn, self._found, self._first_snapshot = active.message_id, turn.NOTHING, None
         prompts = prompts_of(state.turns)
         while True:
             page = await store.message_page(session_id, limit=_PAGE, after=self._version)
@@ -46,3 +47,9 @@ class EarlierSteps:
                 self._version = message.version
             if not page.more:
                 return self._found
+
+    async def first_snapshot(self) -> str | None:
+        """The session's (`history.first_snapshot`), looked for once in a turn: nothing is taken back while one runs."""
+        if self._first_snapshot is None:
+            self._first_snapshot = await first_snapshot(self._log.store, self._log.session_id)
+        return self._first_snapshot

@@ -180,7 +180,7 @@ class Worker:
             case turn.FinishStep(done):
                 info, stamp = turn.assistant(done), self._log.fixed_stamp()
                 earlier = await self._earlier.read(state)
-                changes = await changes_of(self._log, self._environment, state, done, earlier)
+                changes = await changes_of(self._log, self._environment, state, done, self._earlier)
                 await self._log.append(lambda get: turn.finish_step(get, state, info, stamp, earlier, changes))
             case turn.GoOn():
                 assert active is not None
