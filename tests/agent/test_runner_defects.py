@@ -1,17 +1,22 @@
 """A defect of ours in a place where the turn cannot even be failed: the worker dies of it, and the session must not stay busy."""
 
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from holdfast.agent.runner.engine import DEATHS_MAX
 from holdfast.core import events as e
 from holdfast.core.messages import AssistantMessage, UnknownError
+from holdfast.core.offsets import Offset
 from holdfast.core.session import IDLE
 from holdfast.core.state import TurnState
+from holdfast.core.store import Recorded, Scope
 from holdfast.storage.memory import MemoryStore
-from holdfast.testing.scripted_provider import ScriptedProvider, Stall, text
-from tests.agent.test_runner import Server, said
+from holdfast.testing.scripted_provider import ScriptedProvider, Stall, call, text
+from tests.agent.scripts import Counter
+from tests.agent.test_runner import Server, said, serving
+from tests.agent.test_runner_asks import reply
 from tests.core import samples as s
 
 
@@ -92,6 +97,32 @@ async def test_a_message_that_was_begun_keeps_its_text_and_carries_the_error():
         assert said(answer) == "Half a "
         assert outcomes(await server.log()) == ["failed"]
         assert (await server.store.turn_state(s.SESSION)).status == IDLE
+
+
+async def test_a_worker_that_hears_of_nothing_any_more_is_followed_by_one_that_does():
+    """Else nobody would hear of the reply for which the turn waits, nor of an abort."""
+    provider = ScriptedProvider([call("count", {"n": 1})], [text("Done.")])
+    async with serving(provider, counter := Counter("count", repeatable=False), rules=()) as server:
+        broken, subscribe = asyncio.Event(), server.store.subscribe
+
+        async def deaf() -> AsyncGenerator[Sequence[Recorded], None]:
+            await broken.wait()
+            server.store.subscribe = subscribe
+            raise RuntimeError("mistake 4711")
+            yield ()
+
+        def subscribed(scope: Scope, *, after: Offset | None = None) -> AsyncIterator[Sequence[Recorded]]:
+            return deaf() if after is None else subscribe(scope, after=after)
+
+        setattr(server.store, "subscribe", subscribed)  # noqa: B010 - pyright wants the very class
+        await server.prompt()
+        await server.until("permission.asked")
+        broken.set()
+        await server.until("turn.started", count=2)
+        await reply(server, "once")
+        await asyncio.wait_for(server.engine.idle(), 60)
+        assert len(counter.began) == 1
+        assert outcomes(await server.log()) == ["completed"]
 
 
 async def test_a_turn_that_cannot_even_be_given_up_is_left_for_the_next_prompt_to_wake():

@@ -93,6 +93,7 @@ class Worker:
         self._calls = ToolCalls(record, environment, subagents)
         self._mine: str | None = None
         self._interrupt = asyncio.Event()
+        self._deaf: BaseException | None = None
         self.poked = False
 
     # --- the loop ----------------------------------------------------------------------------------------------
@@ -101,6 +102,7 @@ class Worker:
         """Work until nothing is left to do. Cancel it to stop in good order: the turn is suspended then."""
         watched = self._store.subscribe(SessionScope(self._session_id))
         background = [asyncio.create_task(self._watch(watched)), asyncio.create_task(self._hold_lease())]
+        background[0].add_done_callback(self._watch_ended)
         try:
             await self._claim()
             while await self._one_step():
@@ -146,6 +148,8 @@ class Worker:
         """Do the next thing; False when there is nothing left to do."""
         self.poked = False
         self._interrupt.clear()
+        if self._deaf is not None:
+            raise self._deaf
         state = await self._log.state()
         try:
             await self._do(state)
@@ -425,6 +429,12 @@ class Worker:
                     _, event = decode(record.tag, record.data)
                     if isinstance(event, TurnAbortRequested) and event.message_id == self._mine:
                         self._interrupt.set()
+
+    def _watch_ended(self, watch: asyncio.Task[None]) -> None:
+        """Without it neither replies nor aborts come in any more. Whoever begins again hears of them."""
+        if not watch.cancelled() and (error := watch.exception()) is not None:
+            self._deaf = error
+            self._interrupt.set()
 
     async def _claim(self) -> None:
         while True:
