@@ -1,15 +1,20 @@
 """Who shares a commit."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+import apsw
 import pytest
 
 from holdfast.core.store import Recorded
+from holdfast.core.subscriptions import SigningKey
 from holdfast.storage.sqlite.database import Database
+from holdfast.storage.sqlite.files import DATABASE_NAME
+from holdfast.storage.sqlite.store import SqliteStore
 from holdfast.storage.sqlite.writer import GATHER_TURNS_MAX, Writer
 
 
@@ -111,3 +116,34 @@ async def test_newcomers_in_every_turn_of_the_loop_do_not_hold_a_commit_up_for_e
     assert disk.begun.wait(30), "the loop stands still meanwhile: it brings no further turn"
     await asyncio.gather(*jobs)
     await writer.close()
+
+
+async def test_what_is_to_leave_nothing_is_gone_when_it_is_answered_or_after_the_readers_who_are_in_the_way(
+    tmp_path: Path,
+) -> None:
+    """In the file and in the log. Commits do not wait for such readers again and again."""
+    secret = b"a secret of thirty-two characters"
+    store = await SqliteStore.open(tmp_path, now_ms=lambda: 1_700_000_000_000, entropy=os.urandom)
+    keys = store.subscriptions
+    reader = apsw.Connection(str(tmp_path / DATABASE_NAME), flags=apsw.SQLITE_OPEN_READONLY)
+
+    def lies_there() -> bool:
+        return any(secret in file.read_bytes() for file in tmp_path.iterdir())
+
+    try:
+        await keys.save_signing_key(SigningKey("one", 1, secret))
+        assert lies_there()
+        await keys.save_signing_key(SigningKey("one", 1, bytes(60)))
+        assert not lies_there()
+
+        await keys.save_signing_key(SigningKey("one", 1, secret))
+        reader.execute("BEGIN; SELECT count(*) FROM signing_key").fetchall()
+        await keys.remove_signing_key("one")
+        assert lies_there(), "somebody still reads it"
+        reader.execute("ROLLBACK")
+        await keys.remove("any commit")
+        await keys.remove("and one after it")
+        assert not lies_there()
+    finally:
+        reader.close()
+        await store.close()

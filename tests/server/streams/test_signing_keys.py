@@ -82,9 +82,11 @@ async def test_a_key_that_was_stored_in_clear_is_taken_over_and_sealed(tmp_path:
         await world.restart()
         assert len((await stored(world))[1].private) > len(SEED)
         assert await published(world) == [kid]
+        assert files_with(tmp_path, SEED) == [], (
+            "what was overwritten lies in no corner of the database, nor in its log"
+        )
 
         await world.restart()
-        assert files_with(tmp_path, SEED) == [], "nor does what was overwritten lie in some corner of the database"
         assert await published(world) == [kid]
         await call(world, "PUT", "subscriptions/s", webhook("http://localhost:9/"))
         assert (await call(world, "GET", "subscriptions/s"))[1]["webhook"]["signing"]["kid"] == kid

@@ -120,7 +120,10 @@ class SqliteStore:
         )
         self.byte_streams: Final = self._byte_streams.streams
         self.subscriptions: Final = SqliteSubscriptions(
-            database, submit=self._writer.submit, query=self._query_database
+            database,
+            submit=self._writer.submit,
+            submit_leaving_nothing=self._writer.submit_leaving_nothing,
+            query=self._query_database,
         )
         self._closed = False
         self._closing: asyncio.Future[None] | None = None

@@ -1,6 +1,6 @@
 """Subscriptions and signing keys in the SQLite database: rows read and written whole, in the writer's transactions."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -15,11 +15,19 @@ _decode: Final = msgspec.json.Decoder(Subscription).decode
 
 
 class SqliteSubscriptions:
-    """The port `core.subscriptions.SubscriptionStore`."""
+    """The port `core.subscriptions.SubscriptionStore`. `submit_leaving_nothing`: as that of the `Writer`."""
 
-    def __init__(self, database: Database, *, submit: Submit, query: Query) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        submit: Submit,
+        submit_leaving_nothing: Callable[[Callable[[], object]], Awaitable[None]],
+        query: Query,
+    ) -> None:
         self._database = database
         self._submit = submit
+        self._submit_leaving_nothing = submit_leaving_nothing
         self._query = query
 
     async def subscriptions(self) -> Sequence[Subscription]:
@@ -43,14 +51,14 @@ class SqliteSubscriptions:
             with _overwriting(self._database):
                 self._database.run("INSERT OR REPLACE INTO signing_key VALUES (?, ?, ?)", *row)
 
-        await self._submit(save)
+        await self._submit_leaving_nothing(save)
 
     async def remove_signing_key(self, kid: str) -> None:
         def remove() -> None:
             with _overwriting(self._database):
                 self._database.run("DELETE FROM signing_key WHERE kid = ?", kid)
 
-        await self._submit(remove)
+        await self._submit_leaving_nothing(remove)
 
 
 def signing_keys(database: Database) -> list[SigningKey]:

@@ -81,6 +81,8 @@ class Writer:
         self._failure: StorageError | None = None
         self._wal_pages = 0
         self._wait_at_pages = CHECKPOINT_WAITING_PAGES
+        self._leaves_nothing = False
+        self._empty_wait_ms = CHECKPOINT_WAIT_MS
         self.readers_wait = threading.Lock()
         """Taken for a moment before each read transaction, so that a check-point that needs it finds no new readers. One that
         let go of it just before may still begin: that is one transaction more to wait for in each reading thread, whose next
@@ -101,6 +103,18 @@ class Writer:
             self._working = True
             self._loop.call_soon(self._gather)
         return future
+
+    async def submit_leaving_nothing(self, job: Callable[[], object]) -> None:
+        """Run a job as `submit` does. When it returns, what the job overwrote or removed is neither in the file any more nor in
+        the write-ahead log; but for readers that are at work for so long, after whom it goes with the next commit."""
+
+        def leaving_nothing() -> None:
+            job()
+            self._leaves_nothing = True
+
+        await self.submit(leaving_nothing)
+        with suppress(Unavailable):  # it is being closed, and closing empties the log, too
+            await self.submit(_nothing)  # the check-point of the one batch is over before the next one begins
 
     def check(self) -> None:
         """Raises if no job is accepted any more."""
@@ -209,6 +223,9 @@ class Writer:
 
     def _checkpoint(self) -> None:
         """After the acknowledgement, so that nobody but the next batch waits for it."""
+        if self._leaves_nothing:
+            self._empty_log()
+            return
         if self._wal_pages < CHECKPOINT_PAGES:
             self._wait_at_pages = CHECKPOINT_WAITING_PAGES
             return
@@ -222,8 +239,21 @@ class Writer:
         except DriverError as error:
             self._tell(self.fail, self._storage_error(error))
 
+    def _empty_log(self) -> None:
+        try:
+            with self.readers_wait:
+                self._leaves_nothing = not self._database.checkpoint("TRUNCATE", wait_ms=self._empty_wait_ms)
+            # Commits are not to wait for the same readers again and again.
+            self._empty_wait_ms = 0 if self._leaves_nothing else CHECKPOINT_WAIT_MS
+        except DriverError as error:
+            self._tell(self.fail, self._storage_error(error))
+
 
 _Outcome = StorageError | tuple[list[Any], list[Recorded]]
+
+
+def _nothing() -> None:
+    pass
 
 
 def _resolve(future: "asyncio.Future[Any]", result: object) -> None:
