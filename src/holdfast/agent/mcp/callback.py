@@ -53,11 +53,15 @@ async def listening(redirect_uri: str, attempt: Attempt) -> AsyncGenerator[None,
 def _taken(head: bytes, path: str, attempt: Attempt) -> tuple[int, str]:
     """Status and words for the user."""
     words = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
-    target = urlsplit(words[1] if len(words) == 3 else "")
+    try:
+        target = urlsplit(words[1] if len(words) == 3 else "")
+    except ValueError:
+        return 404, "There is nothing here."
     if words[0] != "GET" or target.path != path:
         return 404, "There is nothing here."
     query = {name: values[-1] for name, values in parse_qs(target.query).items()}
-    if not hmac.compare_digest(query.get("state", "").encode(), attempt.state.encode()):
+    wanted = attempt.state
+    if not wanted or not hmac.compare_digest(query.get("state", "").encode(), wanted.encode()):
         return 400, "This is not the answer to the login that was asked for."
     if "code" not in query:
         attempt.refuse()

@@ -56,7 +56,9 @@ class Attempt:
 
     @property
     def state(self) -> str:
-        """By which the answer is known to belong to this question."""
+        """By which the answer is known to belong to this question. Empty before the user is asked."""
+        if not self.address.done() or self.address.cancelled():
+            return ""
         return parse_qs(urlsplit(self.address.result()).query).get("state", [""])[0]
 
     def ask(self, address: str) -> None:
