@@ -126,14 +126,15 @@ class Application:
         snapshots = Snapshots(settings.data) if settings.data is not None else None
         own_configuration = config_directory(settings.environ, settings.home)
         formatters = FormatterService(instances)
+        lsp = LspService(processes, clock=clock, opened=instances.opened)
         tools = built_in(
             processes,
             configuration=own_configuration,
             home=settings.home,
             formatters=Formatters(processes, formatters.configured),
+            checks=lsp,
         )
         mcp = McpService(processes, clock=clock, grants=grants)
-        lsp = LspService(processes, clock=clock)
 
         def disposed(directory: str) -> None:
             mcp.dispose(directory)

@@ -2,10 +2,15 @@
 
 import asyncio
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from holdfast.agent.tools import Tool
 from holdfast.agent.tools.apply_patch import ApplyPatch
+from holdfast.agent.tools.base import FileChange
+from holdfast.agent.tools.diagnostics import CodeError, FileErrors
 from holdfast.agent.tools.edit import Edit
 from holdfast.agent.tools.file_edits import FileEdits
 from holdfast.agent.tools.formatters import Formatters
@@ -18,6 +23,7 @@ from holdfast.core.messages import AssistantMessage, ToolCompleted, ToolError, T
 from holdfast.core.offsets import BEGINNING
 from holdfast.core.session import IDLE
 from holdfast.core.store import SessionScope
+from holdfast.core.workspace import SymbolPosition, SymbolRange
 from holdfast.storage.memory import MemoryStore
 from holdfast.testing.manual_clock import ManualClock
 from holdfast.testing.scripted_provider import ScriptedProvider, call, text
@@ -226,6 +232,22 @@ class Upper(Formatters):
             await asyncio.sleep(0)
 
 
+class Finds:
+    """An error in each file that is changed, as a language server would, without one."""
+
+    def take(self, directory: Path, path: str) -> bool:
+        return True
+
+    def read(self, directory: Path, path: str) -> None: ...
+
+    async def changed(self, directory: Path, changes: Sequence[FileChange]) -> Mapping[str, FileErrors]:
+        await asyncio.sleep(0)
+        place = SymbolPosition(line=0, character=4)
+        error = CodeError(range=SymbolRange(start=place, end=place), severity=1, message="wrong")
+        await asyncio.sleep(0)
+        return {change.path: FileErrors((error,)) for change in changes}
+
+
 async def formatted_story(directory: Path, lives: list[int]) -> None:
     path = directory / "a.txt"
     path.write_text("1\n")
@@ -236,10 +258,11 @@ async def formatted_story(directory: Path, lives: list[int]) -> None:
     )
     clock = ManualClock()
     store = MemoryStore(clock.now_ms, IdGenerator(clock.now_ms, os.urandom))
+    created = replace(s.created(), info=s.session(directory=str(directory)))
     await store.append(
-        s.SESSION, [s.created(), s.message(s.user()), s.part(s.prompt_text("prt_u1", "edit")), s.requested()]
+        s.SESSION, [created, s.message(s.user()), s.part(s.prompt_text("prt_u1", "edit")), s.requested()]
     )
-    edits = FileEdits(Upper())
+    edits = FileEdits(Upper(), Finds())
     for steps in (*lives, 10_000):
         await one_life(store, clock, steps, script, Read(), Edit(edits))
 
@@ -247,9 +270,13 @@ async def formatted_story(directory: Path, lives: list[int]) -> None:
     assert [type(state) for state in done] == [ToolCompleted] * 2, (lives, done)
     assert path.read_text() == "ONE\n1\n", lives
     assert not {"writes", "formatting"} & set(done[1].metadata or {})
+    assert isinstance(done[1], ToolCompleted)
+    assert done[1].output.endswith(f'please fix:\n<diagnostics file="{path}">\nERROR [1:5] wrong\n</diagnostics>'), (
+        lives
+    )
 
 
-def test_a_change_killed_while_it_is_formatted_is_made_once_and_formatted(tmp_path: Path) -> None:
+def test_a_change_killed_while_it_is_formatted_or_checked_is_made_once_formatted_and_checked(tmp_path: Path) -> None:
     """Wherever the server is killed, once or twice."""
     for steps in range(30, 90):
         asyncio.run(formatted_story(tmp_path, [steps]))

@@ -1,4 +1,5 @@
-"""Language servers of each directory: those of its configuration (`lsp`), started when somebody first looks for a symbol.
+"""Language servers of each directory: those of its configuration (`lsp`), started when somebody first looks for a symbol, or a
+tool reads or changes a file of their kinds.
 
 They follow the configuration without a restart, and end with the directory's instance.
 """
@@ -6,12 +7,15 @@ They follow the configuration without a restart, and end with the directory's in
 import asyncio
 import itertools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, Final
 
 from holdfast.agent import search
-from holdfast.agent.lsp import ANSWER_SECONDS, LanguageServer
+from holdfast.agent.lsp.servers import ANSWER_SECONDS, LanguageServer
 from holdfast.agent.tools import Processes
+from holdfast.agent.tools.base import FileChange
+from holdfast.agent.tools.diagnostics import FileErrors, joined
 from holdfast.core.clock import Clock
 from holdfast.core.config import LanguageServerConfig
 from holdfast.core.errors import Unavailable
@@ -33,8 +37,19 @@ Announce = Callable[[str, LspUpdated], None]
 
 
 class LspService:
-    def __init__(self, processes: Processes, *, clock: Clock, answer_seconds: float = ANSWER_SECONDS) -> None:
+    """Is also the tools' port to them (`agent.tools.diagnostics.CodeChecks`). `opened` tells a directory's instance, if there is
+    one."""
+
+    def __init__(
+        self,
+        processes: Processes,
+        *,
+        clock: Clock,
+        opened: Callable[[str], Instance | None],
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
         self._processes = processes
+        self._opened = opened
         self._clock = clock
         self._answer_seconds = answer_seconds
         self._places: dict[str, dict[str, LanguageServer]] = {}
@@ -52,9 +67,27 @@ class LspService:
             for name, config in _wanted(instance).items():
                 if name not in servers and not self._is_closed and _has_work(config, names):
                     servers[name] = self._made(instance.directory, name, config)
+            for server in servers.values():
+                if not server.is_shown_files:  # some know nothing of a project before one of its files is open
+                    server.show(_example(server.config, instance.directory, names))
         query = query[:_QUERY_CHARACTERS_MAX]
         found = await asyncio.gather(*(server.symbols(query) for server in servers.values()))
         return tuple(itertools.chain.from_iterable(found))
+
+    def take(self, directory: Path, path: str) -> bool:
+        instance = self._opened(str(directory))
+        return instance is not None and any(_is_for(config, os.fsencode(path)) for config in _wanted(instance).values())
+
+    def read(self, directory: Path, path: str) -> None:
+        for server in self._for(directory, path):
+            server.show([path])
+
+    async def changed(self, directory: Path, changes: Sequence[FileChange]) -> Mapping[str, FileErrors]:
+        told: dict[LanguageServer, list[FileChange]] = {}
+        for change in changes:
+            for server in self._for(directory, change.path):
+                told.setdefault(server, []).append(change)
+        return joined(await asyncio.gather(*(server.check(its) for server, its in told.items()))) if told else {}
 
     def status(self, instance: Instance) -> tuple[LanguageServerStatus, ...]:
         """Of those that were asked, and have answered or failed to. Starts none."""
@@ -90,6 +123,18 @@ class LspService:
                     self.announce(instance.directory, LspUpdated())
         return servers
 
+    def _for(self, directory: Path, path: str) -> Sequence[LanguageServer]:
+        """Those for this file, made if need be."""
+        instance = self._opened(str(directory))
+        if instance is None or self._is_closed:
+            return ()
+        servers = self._synced(instance)
+        wanted = {key: config for key, config in _wanted(instance).items() if _is_for(config, os.fsencode(path))}
+        for key, config in wanted.items():
+            if key not in servers:
+                servers[key] = self._made(instance.directory, key, config)
+        return [servers[key] for key in wanted]
+
     def _made(self, directory: str, name: str, config: LanguageServerConfig) -> LanguageServer:
         return LanguageServer(
             name,
@@ -124,8 +169,16 @@ async def _names(directory: str) -> tuple[bytes, ...] | None:
 
 
 def _has_work(config: LanguageServerConfig, names: tuple[bytes, ...] | None) -> bool:
-    """Whether there is a file of its kinds. One that names no kinds takes all."""
-    if names is None or not config.extensions:
-        return True
-    endings = tuple(os.fsencode(extension) for extension in config.extensions)
-    return any(name.endswith(endings) for name in names)
+    """Whether there is a file of its kinds."""
+    return names is None or not config.extensions or any(_is_for(config, name) for name in names)
+
+
+def _is_for(config: LanguageServerConfig, name: bytes) -> bool:
+    """One that names no kinds takes all."""
+    return not config.extensions or name.endswith(tuple(os.fsencode(extension) for extension in config.extensions))
+
+
+def _example(config: LanguageServerConfig, directory: str, names: tuple[bytes, ...] | None) -> list[str]:
+    """A file of its kinds, if it names some."""
+    found = (name for name in names or () if config.extensions and _is_for(config, name))
+    return [os.path.realpath(os.path.join(directory, os.fsdecode(name))) for name in itertools.islice(found, 1)]

@@ -1,5 +1,6 @@
 """Symbols, from language servers of the configuration, in a whole server."""
 
+import asyncio
 import json
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import pytest
 
 from holdfast.testing.other_processes import is_alive, read, until
-from tests.agent.test_lsp import FAKE
+from holdfast.testing.scripted_provider import call, text
+from tests.agent.lsp.test_servers import FAKE
 from tests.kill.arena import Arena
 from tests.server.harness import Server
 
@@ -99,6 +101,104 @@ async def test_a_server_ends_with_the_instance_and_follows_the_configuration(tmp
         server.application.services.instances.look_again()
         assert await found(server, "environment") == ["GIVEN=now"]
         await until(lambda: read(log).count("\nend\n") == 2)
+
+
+async def call_outputs(server: Server, session_id: str) -> list[dict[str, Any]]:
+    messages = await server.messages(session_id)
+    return [part["state"] for message in messages for part in message["parts"] if part["type"] == "tool"]
+
+
+async def test_errors_are_told_to_the_llm_in_the_form_of_the_stock_server(tmp_path: Path):
+    log = tmp_path / "log"
+    path, other = tmp_path / "a.py", tmp_path / "b.py"
+    other.write_text("bad other\n")
+    path.write_text("good\n")
+    configure(tmp_path, {"fake": fake(log)})
+    patch = f"*** Begin Patch\n*** Update File: {path}\n@@\n-good\n+bad patch\n*** End Patch"
+    scripts = [
+        call("read", {"filePath": str(other)}),
+        call("write", {"filePath": "new.py", "content": "bad new\nodd\n"}),
+        call("read", {"filePath": str(path)}),
+        call("edit", {"filePath": str(path), "oldString": "good", "newString": "bad edit\ngood"}),
+        call("apply_patch", {"patchText": patch}),
+        call("write", {"filePath": "no.txt", "content": "bad"}),
+        text("Done."),
+    ]
+    async with Server(tmp_path, scripts=[*scripts]) as server:
+        session_id = await server.session()
+        await server.prompt(session_id)
+        _, written, _, edited, patched, text_file = await call_outputs(server, session_id)
+        assert [status["status"] for status in await statuses(server)] == ["connected"]
+
+    def told(file: Path, *errors: str) -> str:
+        return "\n".join((f'<diagnostics file="{file}">', *errors, "</diagnostics>"))
+
+    new = tmp_path / "new.py"
+    assert written["output"] == (
+        f"Made {new}."
+        f"\n\nLSP errors detected in this file, please fix:\n{told(new, 'ERROR [1:1] new')}"
+        f"\n\nLSP errors detected in other files:\n{told(other, 'ERROR [1:1] other')}"
+    )
+    assert edited["output"] == (
+        f"Changed {path}.\n\nLSP errors detected in this file, please fix:\n{told(path, 'ERROR [1:1] edit')}"
+    )
+    assert patched["output"] == (
+        "The patch was applied. Changed files:\nM a.py\n\nLSP errors detected in a.py, please fix:\n"
+        + told(path, "ERROR [1:1] edit", "ERROR [2:1] patch")
+    )
+    assert text_file["output"] == f"Made {tmp_path / 'no.txt'}."
+    range = {"start": {"line": 0, "character": 0}, "end": {"line": 0, "character": 3}}
+    assert written["metadata"]["diagnostics"][str(new)] == [
+        {"range": range, "severity": 1, "message": "new", "source": "fake", "code": 7}
+    ]
+    assert text_file["metadata"]["diagnostics"] == {}
+
+
+@pytest.mark.parametrize("where", ["outside", "no kind", "binary"])
+async def test_a_server_is_not_shown_what_is_not_for_it(tmp_path: Path, where: str):
+    project = tmp_path / "project"
+    project.mkdir()
+    configure(project, {"fake": fake(tmp_path / "log")})
+    path = {"outside": tmp_path / "a.py", "no kind": project / "a.txt", "binary": project / "a.py"}[where]
+    path.write_bytes(b"bad\0" if where == "binary" else b"bad\n")
+    scripts = [call("read", {"filePath": str(path)}), call("write", {"filePath": "c.py", "content": ""}), text("Done.")]
+    async with Server(project, scripts=scripts) as server:
+        session_id = await server.session(permission=[{"permission": "*", "pattern": "*", "action": "allow"}])
+        await server.prompt(session_id)
+        _, written = await call_outputs(server, session_id)
+
+    assert written["status"] == "completed"
+    assert [line for line in read(tmp_path / "log").split("\n") if line.startswith("opened")] == [
+        "opened c.py python 0"
+    ]
+
+
+async def test_a_turn_can_be_aborted_while_errors_are_waited_for(tmp_path: Path):
+    configure(tmp_path, {"fake": fake(tmp_path / "log", command=[*fake(tmp_path / "log")["command"], "silent"])})
+    script = call("write", {"filePath": "a.py", "content": "bad\n"})
+    async with Server(tmp_path, scripts=[script, text("Done.")]) as server:
+        session_id = await server.session()
+        prompting = asyncio.create_task(server.prompt(session_id))
+        await server.recorded("file.edited")
+        await server.api.post(f"/session/{session_id}/abort")
+        await prompting
+        [state] = await call_outputs(server, session_id)
+
+    assert state["status"] == "error"
+    assert (tmp_path / "a.py").read_text() == "bad\n"
+
+
+async def test_symbols_are_looked_for_with_a_file_open_since_some_servers_know_nothing_else(tmp_path: Path):
+    log = tmp_path / "log"
+    (tmp_path / "a.py").touch()
+    configure(tmp_path, {"fake": fake(log)})
+    async with Server(tmp_path) as server:
+        assert await found(server, "main") == ["main"]
+        assert await found(server, "more") == ["more"]
+
+    told = read(log).split("\n")
+    assert told.index("opened a.py python 0") < told.index("find main")
+    assert told.count("opened a.py python 0") == 1
 
 
 @pytest.mark.slow

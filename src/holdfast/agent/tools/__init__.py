@@ -5,6 +5,7 @@ from pathlib import Path
 from holdfast.agent.tools.apply_patch import ApplyPatch
 from holdfast.agent.tools.base import Progress, Tool, ToolContext, ToolFailure, ToolResult
 from holdfast.agent.tools.bash import Bash
+from holdfast.agent.tools.diagnostics import CodeChecks
 from holdfast.agent.tools.edit import Edit
 from holdfast.agent.tools.file_edits import FileEdits
 from holdfast.agent.tools.formatters import Formatters
@@ -31,16 +32,17 @@ def built_in(
     configuration: Path | None = None,
     home: Path | None = None,
     formatters: Formatters | None = None,
+    checks: CodeChecks | None = None,
 ) -> ToolBox:
     """Every tool that comes with Holdfast. `shell` as in `Bash`; `configuration` is the directory of the user's own, `home` that
-    of the user; `formatters` bring changed files into shape."""
-    edits = FileEdits(formatters)
+    of the user; `formatters` bring changed files into shape, `checks` look at what is wrong in them."""
+    edits = FileEdits(formatters, checks)
     return ToolBox(
         (
             Invalid(),
             Question(),
             Bash(processes, shell=shell),
-            Read(),
+            Read(checks),
             Glob(),
             Grep(),
             List(),

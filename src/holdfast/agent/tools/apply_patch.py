@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from holdfast.agent.permissions import Ask
 from holdfast.agent.tools import patch_text
 from holdfast.agent.tools.base import ToolContext, ToolFailure, ToolResult
+from holdfast.agent.tools.diagnostics import note_on_file
 from holdfast.agent.tools.differences import PATCH_BYTES_MAX, difference
 from holdfast.agent.tools.file_edits import Contents, FileEdit, FileEdits, Plan, Planner, formatting_note
 from holdfast.agent.tools.patch_text import AddFile, DeleteFile, Section, UpdateFile
@@ -55,11 +56,14 @@ Changes several files at once: all of them, or, if something does not fit, none.
         return await self._edits.asks(*_planner(input, context), context)
 
     async def run(self, input: dict[str, Any], context: ToolContext) -> ToolResult:
-        metadata = await self._edits.run(*_planner(input, context), context)
+        made = await self._edits.run(*_planner(input, context), context)
+        metadata = made.metadata
         files: list[dict[str, Any]] = metadata["files"]
         names = [f"{_LETTERS[file['type']]} {file['relativePath']}" for file in files]
         title = files[0]["relativePath"] if len(files) == 1 else f"{len(files)} files"
         output = "\n".join(("The patch was applied. Changed files:", *names)) + formatting_note(metadata)
+        for file in (file for file in files if file["type"] != "delete"):
+            output += note_on_file(made.errors, file.get("movePath", file["filePath"]), file["relativePath"])
         return ToolResult(title=title, output=output, metadata={**metadata, "truncated": False})
 
     async def clean_up(self, part: ToolPart) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from holdfast.agent.permissions import Ask
 from holdfast.agent.tools.base import ToolContext, ToolFailure, ToolResult
+from holdfast.agent.tools.diagnostics import note_on_file
 from holdfast.agent.tools.differences import difference
 from holdfast.agent.tools.file_edits import Contents, FileEdit, FileEdits, Plan, Planner, formatting_note
 from holdfast.agent.tools.places import resolved, shown
@@ -54,11 +55,11 @@ Replaces a piece of text in a file.
 
     async def run(self, input: dict[str, Any], context: ToolContext) -> ToolResult:
         path = resolved(context, input["filePath"])
-        metadata = await self._edits.run([input["filePath"]], _planner(input, context), context)
+        made = await self._edits.run([input["filePath"]], _planner(input, context), context)
         return ToolResult(
             title=shown(context, path),
-            output=f"Changed {path}.{formatting_note(metadata)}",
-            metadata={**metadata, "truncated": False},
+            output=f"Changed {path}.{formatting_note(made.metadata)}{note_on_file(made.errors, str(path))}",
+            metadata={**made.metadata, "truncated": False},
         )
 
     async def clean_up(self, part: ToolPart) -> None:

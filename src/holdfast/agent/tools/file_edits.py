@@ -11,8 +11,9 @@ A call that is run again after the server died looks at stamps. If nothing was r
 something was, then everything is staged, and it finishes 5. So a call takes effect once.
 
 Then the formatters may have the files, which is recorded first: where the server died in that, the change is made already, and
-they are run again. What they make of a file counts as seen, unless it cannot be told that it is theirs. At last clients are told
-which files changed.
+they are run again. What they make of a file counts as seen, unless it cannot be told that it is theirs. Then clients are told
+which files changed. At last language servers are asked what is wrong in them now. Other calls need not wait for that; where the
+server died in it, they are asked again.
 
 A link is followed to its target, which is what is asked for and changed. Mode, owner (where we may) and extended
 attributes stay. Two calls for one file, in whatever session, follow each other.
@@ -32,8 +33,9 @@ import msgspec
 
 from holdfast.agent.permissions import Ask
 from holdfast.agent.tools.base import FileChange, ToolContext, ToolFailure
+from holdfast.agent.tools.diagnostics import CodeChecks, FileErrors, wire, worth_telling
 from holdfast.agent.tools.formatters import Formatters
-from holdfast.agent.tools.places import external, resolved, shown
+from holdfast.agent.tools.places import external, is_inside, resolved, shown
 from holdfast.agent.tools.stamps import FILE_BYTES_MAX, SEEN, stamp_of
 from holdfast.core.messages import ToolPart, ToolRunning
 
@@ -81,11 +83,19 @@ class _Write(msgspec.Struct, frozen=True):
     moved_from: str | None = None
 
 
+class Made(msgspec.Struct, frozen=True):
+    """A call's metadata, and what is wrong in the code after it."""
+
+    metadata: dict[str, Any]
+    errors: Mapping[str, FileErrors] = {}
+
+
 class FileEdits:
     """One for all tools of a server, since it keeps their calls apart."""
 
-    def __init__(self, formatters: Formatters | None = None) -> None:
+    def __init__(self, formatters: Formatters | None = None, checks: CodeChecks | None = None) -> None:
         self._formatters = formatters
+        self._checks = checks
         self._locks: WeakValueDictionary[Path, asyncio.Lock] = WeakValueDictionary()
 
     async def asks(self, paths: Sequence[str], plan: Planner, context: ToolContext) -> list[Ask]:
@@ -100,23 +110,29 @@ class FileEdits:
         outside = {ask.patterns: ask for target in targets for ask in external(context, target)}
         return [*outside.values(), Ask(permission="edit", patterns=names, always=("*",), metadata=metadata)]
 
-    async def run(self, paths: Sequence[str], plan: Planner, context: ToolContext) -> dict[str, Any]:
-        """Make the change; the metadata of the call. Once it has begun to rename files, it ends, even if it is cancelled."""
+    async def run(self, paths: Sequence[str], plan: Planner, context: ToolContext) -> Made:
+        """Make the change. Once it has begun to rename files, it ends, even if it is cancelled."""
         targets = _resolved(paths, context)
         async with self._alone(targets):
-            recorded = _recorded(context.recorded)
-            known = {key: value for key, value in context.recorded.items() if key not in (_WRITES, _FORMATTING)}
-            if _FORMATTING in context.recorded or (recorded and await _uninterrupted(partial(_finish, recorded))):
-                return await self._changed(recorded, known, context)
-            planned = await self._planned(targets, plan, context, recorded)
-            edits = [edit for edit in planned.edits if edit.before != edit.after]
-            writes = [_write(edit, number, context) for number, edit in enumerate(edits)]
-            seen = {str(edit.path): stamp_of(edit.after) for edit in planned.edits if edit.after is not None}
-            metadata = {**planned.metadata, SEEN: seen}
-            if writes:
-                await context.progress(None, {**metadata, _WRITES: msgspec.to_builtins(writes)})
-                await _uninterrupted(partial(_change, edits, writes))
-            return await self._changed(writes, metadata, context)
+            writes, metadata = await self._made(targets, plan, context)
+        return await self._checked(writes, metadata, context)
+
+    async def _made(
+        self, targets: Sequence[Path], plan: Planner, context: ToolContext
+    ) -> tuple[Sequence[_Write], dict[str, Any]]:
+        recorded = _recorded(context.recorded)
+        known = {key: value for key, value in context.recorded.items() if key not in (_WRITES, _FORMATTING)}
+        if _FORMATTING in context.recorded or (recorded and await _uninterrupted(partial(_finish, recorded))):
+            return recorded, await self._changed(recorded, known, context)
+        planned = await self._planned(targets, plan, context, recorded)
+        edits = [edit for edit in planned.edits if edit.before != edit.after]
+        writes = [_write(edit, number, context) for number, edit in enumerate(edits)]
+        seen = {str(edit.path): stamp_of(edit.after) for edit in planned.edits if edit.after is not None}
+        metadata = {**planned.metadata, SEEN: seen}
+        if writes:
+            await context.progress(None, {**metadata, _WRITES: msgspec.to_builtins(writes)})
+            await _uninterrupted(partial(_change, edits, writes))
+        return writes, await self._changed(writes, metadata, context)
 
     async def clean_up(self, part: ToolPart) -> None:
         """Take away what a call that is not run again had staged."""
@@ -143,6 +159,19 @@ class FileEdits:
         metadata = await self._formatted(writes, metadata, context)
         await context.host.changed(_changes(writes))
         return metadata
+
+    async def _checked(self, writes: Sequence[_Write], metadata: dict[str, Any], context: ToolContext) -> Made:
+        checks = self._checks
+        if checks is None:
+            return Made(metadata)
+        directory = context.directory
+        taken = [change for change in _changes(writes) if checks.take(directory, change.path)]
+        changes = [change for change in taken if is_inside(context, Path(change.path))]
+        if not changes:
+            return Made(metadata)
+        found = await checks.changed(directory, changes)
+        errors = worth_telling(found, [change.path for change in changes])
+        return Made({**metadata, "diagnostics": wire(errors)} if errors else metadata, errors)
 
     async def _formatted(
         self, writes: Sequence[_Write], metadata: dict[str, Any], context: ToolContext

@@ -18,7 +18,8 @@ from typing import Any, Final, NamedTuple
 
 from holdfast.agent.permissions import Ask
 from holdfast.agent.tools.base import ToolContext, ToolFailure, ToolResult
-from holdfast.agent.tools.places import external, resolved, shown
+from holdfast.agent.tools.diagnostics import CodeChecks
+from holdfast.agent.tools.places import external, is_inside, resolved, shown
 from holdfast.agent.tools.stamps import SEEN, stamp_of_file
 from holdfast.core.messages import FilePart, ToolPart
 
@@ -73,6 +74,10 @@ Reads a file, or lists a directory.
         "required": ["filePath"],
     }
 
+    def __init__(self, checks: CodeChecks | None = None) -> None:
+        """`checks` are told of what is read."""
+        self._checks = checks
+
     async def asks(self, input: dict[str, Any], context: ToolContext) -> Sequence[Ask]:
         path = resolved(context, input["filePath"])
         return [
@@ -85,6 +90,8 @@ Reads a file, or lists a directory.
         # Some LLMs fill optional numbers with 0 when they mean none.
         found = await look(path, int(input.get("offset", 0)) or 1, int(input.get("limit", 0)) or LINES_MAX)
         attachment = found.attachment
+        if SEEN in found.metadata:
+            self._show(path, context)
         return ToolResult(
             title=shown(context, path),
             output=found.output,
@@ -94,6 +101,11 @@ Reads a file, or lists a directory.
 
     async def clean_up(self, part: ToolPart) -> None:
         """It only read."""
+
+    def _show(self, path: Path, context: ToolContext) -> None:
+        checks = self._checks
+        if checks is not None and checks.take(context.directory, str(path)) and is_inside(context, path):
+            checks.read(context.directory, str(path))
 
 
 class Attached(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Any
 
 from holdfast.agent.permissions import Ask
 from holdfast.agent.tools.base import ToolContext, ToolResult
+from holdfast.agent.tools.diagnostics import note_on_file, note_on_others
 from holdfast.agent.tools.differences import difference
 from holdfast.agent.tools.file_edits import Contents, FileEdit, FileEdits, Plan, Planner, formatting_note
 from holdfast.agent.tools.places import resolved, shown
@@ -46,8 +47,10 @@ Writes a file: makes a new one, with the directories on its way, or replaces all
 
     async def run(self, input: dict[str, Any], context: ToolContext) -> ToolResult:
         path = resolved(context, input["filePath"])
-        metadata = await self._edits.run([input["filePath"]], _planner(input, context), context)
+        made = await self._edits.run([input["filePath"]], _planner(input, context), context)
+        metadata = made.metadata
         output = f"{'Replaced' if metadata['exists'] else 'Made'} {path}.{formatting_note(metadata)}"
+        output += note_on_file(made.errors, str(path)) + note_on_others(made.errors, str(path))
         return ToolResult(title=shown(context, path), output=output, metadata={**metadata, "truncated": False})
 
     async def clean_up(self, part: ToolPart) -> None:

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from holdfast.agent import lsp
-from holdfast.agent.lsp import PAUSE_MS, LanguageServer, settings_asked, symbols_of
+from holdfast.agent.lsp import servers
+from holdfast.agent.lsp.answers import settings_asked, symbols_of
+from holdfast.agent.lsp.servers import PAUSE_MS, LanguageServer
 from holdfast.agent.tools import Processes
 from holdfast.core.config import LanguageServerConfig
 from holdfast.testing.manual_clock import ManualClock
 from holdfast.testing.other_processes import is_alive, read, until
 
-FAKE = Path(__file__).parent / "lsp_server.py"
+FAKE = Path(__file__).parent / "language_server.py"
 
 
 class Asked:
@@ -158,7 +159,7 @@ async def test_one_that_never_gets_ready_holds_nobody_up_for_longer_than_an_ask(
 
 
 async def test_one_that_starts_slower_than_it_may_is_ended(asked: Asked, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(lsp, "START_SECONDS", 0.2)
+    monkeypatch.setattr(servers, "START_SECONDS", 0.2)
 
     assert await names(asked.server("silent"), "main") == []
     assert asked.statuses == ["error"]

@@ -1,10 +1,11 @@
-"""A language server: a program that knows the names in a project's code, started when it is first asked for one.
+"""A language server, started when it is first asked for a name, or told of a file.
 
 Rules
  1. It is owned like a tool's process (`agent.tools.processes`): it dies with Holdfast, however it dies.
  2. Whatever it does (it is missing, ends, says nothing, says nonsense, never stops talking), an ask finds nothing, in bounded
     time and memory, and `status` says that something is wrong.
  3. One that ended is started again by the next ask, but not at once. One that is only slow is left to work on.
+ 4. Who changed a file waits for what it says of that, but not again for one that said nothing in time: not before it speaks.
 """
 
 import asyncio
@@ -16,11 +17,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
-import msgspec
 import structlog
+from msgspec.structs import replace
 
 from holdfast import __version__
+from holdfast.agent.lsp.answers import published, settings_asked, symbols_of
+from holdfast.agent.lsp.documents import Documents
+from holdfast.agent.tools.base import FileChange
 from holdfast.agent.tools.conversations import LastWords, end, how_it_ended, listen, path_of, uninterrupted
+from holdfast.agent.tools.diagnostics import FileErrors
 from holdfast.agent.tools.processes import Conversation, Processes
 from holdfast.core.clock import Clock
 from holdfast.core.config import LanguageServerConfig
@@ -45,18 +50,14 @@ START_SECONDS: Final = 60.0
 """How long a start may take: some read the whole project first. Who asked does not wait for it."""
 PAUSE_MS: Final = 10_000
 """Between an end and the next start."""
-SYMBOLS_MAX: Final = 10
-KINDS: Final = frozenset({5, 6, 10, 11, 12, 13, 14, 23})
-"""Class, method, enum, interface, function, variable, constant, struct: those that OpenCode takes."""
+CHECK_SECONDS: Final = 5.0
+"""How long a change waits for what is wrong with it, the start included."""
 
 _CHUNK_BYTES: Final = 64 * 1024
-_UNSENT_BYTES_MAX: Final = 1024 * 1024
+_UNSENT_BYTES_MAX: Final = 2 * 1024 * 1024
 _BYTES_PER_SECOND_MAX: Final = 16 * 1024 * 1024
 _MESSAGE_COST_BYTES: Final = 2048
 _FAREWELL_SECONDS: Final = 0.5
-_SYMBOL_BYTES_MAX: Final = 16 * 1024
-_POSITION_MAX: Final = 2**31 - 1
-_ITEMS_MAX: Final = 1000
 _SECRET_LENGTH_MIN: Final = 6
 
 _DOES_NOTHING: Final = frozenset(
@@ -67,6 +68,8 @@ _DOES_NOTHING: Final = frozenset(
         "window/workDoneProgress/create",
     }
 )
+
+_KINDS: Final = {"add": 1, "change": 2, "unlink": 3}
 
 log = structlog.get_logger()
 
@@ -88,6 +91,7 @@ class LanguageServer:
         clock: Clock,
         changed: Callable[[], None],
         answer_seconds: float = ANSWER_SECONDS,
+        check_seconds: float = CHECK_SECONDS,
     ) -> None:
         self.name = name
         self.config = config
@@ -97,6 +101,10 @@ class LanguageServer:
         self._clock = clock
         self._changed = changed
         self._answer_seconds = answer_seconds
+        self._check_seconds = check_seconds
+        self._documents = Documents(self._spoken)
+        self._is_silent = False
+        self._connection: _Connection | None = None
         self._task: asyncio.Task[None] | None = None
         self._started: asyncio.Future[_Connection] | None = None
         self._again_ms = 0
@@ -110,6 +118,7 @@ class LanguageServer:
         try:
             async with asyncio.timeout(self._answer_seconds):
                 connection = await self._reached()
+                await self._documents.told()  # some know nothing but what is open
                 answer = await connection.request("workspace/symbol", {"query": query})
         except TimeoutError:
             if connection is None or connection.is_open:
@@ -124,6 +133,36 @@ class LanguageServer:
             return ()
         return symbols_of(answer.result)
 
+    @property
+    def is_shown_files(self) -> bool:
+        return bool(self._documents)
+
+    def show(self, paths: Sequence[str]) -> None:
+        """Have it open these files, soon. They are absolute."""
+        self._documents.touch(paths)
+        with contextlib.suppress(LanguageServerFailed):
+            self._start()
+
+    async def check(self, changes: Sequence[FileChange]) -> Mapping[str, FileErrors]:
+        """What it says is wrong, once it has seen these changes."""
+        gone = [change.path for change in changes if change.kind == "unlink"]
+        there = [change.path for change in changes if change.kind != "unlink"]
+        if self._connection is not None:
+            self._connection.tell_of(changes)
+        self._documents.forget(gone)
+        self.show(there)
+        if not self._is_silent:
+            try:
+                async with asyncio.timeout(self._check_seconds):
+                    await self._reached()
+                    await self._documents.settled(there)
+            except TimeoutError:
+                self._is_silent = True
+                log.info("lsp.silent", server=self.name)
+            except LanguageServerFailed:  # whose end says so
+                return {}
+        return {path: self._without_secrets(found) for path, found in self._documents.found.items()}
+
     async def close(self) -> None:
         """What it started is dead when this returns."""
         self._is_closed = True
@@ -131,15 +170,22 @@ class LanguageServer:
             self._task.cancel()
             await asyncio.wait((self._task,))
 
+    def _spoken(self) -> None:
+        self._is_silent = False
+
     async def _reached(self) -> "_Connection":
         """Raises LanguageServerFailed."""
+        return await asyncio.shield(self._start())
+
+    def _start(self) -> "asyncio.Future[_Connection]":
+        """Unless it runs. Raises LanguageServerFailed."""
         if self._task is None or self._task.done():
             if self._is_closed or self._clock.now_ms() < self._again_ms:
                 raise LanguageServerFailed("It is not running.")
             self._started = asyncio.get_running_loop().create_future()
             self._task = asyncio.create_task(self._run(self._started))
         assert self._started is not None
-        return await asyncio.shield(self._started)
+        return self._started
 
     async def _run(self, started: "asyncio.Future[_Connection]") -> None:
         why = "Holdfast failed to speak to it."
@@ -149,9 +195,17 @@ class LanguageServer:
                 async with asyncio.timeout(START_SECONDS):
                     await connection.initialize()
                 self._settle("connected")
-                started.set_result(connection)
-                why = await asyncio.shield(connection.over)
+                self._connection = connection
+                self._documents.begin(connection)
+                keeping = asyncio.create_task(self._keep(connection))
+                try:
+                    started.set_result(connection)
+                    why = await asyncio.shield(connection.over)
+                finally:
+                    keeping.cancel()
+                    await asyncio.wait((keeping,))
             finally:
+                self._connection = None
                 await uninterrupted(connection.close())
         except LanguageServerFailed as error:
             why = str(error)
@@ -165,6 +219,15 @@ class LanguageServer:
                 started.exception()  # nobody may be waiting any more
         self._again_ms = self._clock.now_ms() + PAUSE_MS
         self._settle("error", why)
+
+    async def _keep(self, connection: "_Connection") -> None:
+        try:
+            await self._documents.keep()
+        except OSError:  # it has ended, or will be found to have
+            pass
+        except Exception as error:
+            log.error("lsp.defect", server=self.name, kind=type(error).__name__)
+            connection.give_up("Holdfast failed to tell it of a file.")
 
     async def _opened(self) -> "_Connection":
         """Raises LanguageServerFailed."""
@@ -190,7 +253,8 @@ class LanguageServer:
         except OSError as error:
             raise LanguageServerFailed(f"It could not be started: {error.strerror}") from error
         words = LastWords(lambda line: log.info("lsp.stderr", server=self.name, line=self._clean(line)))
-        return _Connection(talk, words, directory=directory, settings=self.config.initialization or {})
+        settings = self.config.initialization or {}
+        return _Connection(talk, words, directory=directory, settings=settings, documents=self._documents)
 
     def _settle(self, status: Literal["connected", "error"], why: str = "") -> None:
         if self._is_closed or status == self.status:
@@ -199,6 +263,13 @@ class LanguageServer:
             log.warning("lsp.failed", server=self.name, reason=self._clean(why))
         self.status = status
         self._changed()
+
+    def _without_secrets(self, found: FileErrors) -> FileErrors:
+        if not self._secrets:
+            return found
+        return FileErrors(
+            tuple(replace(error, message=self._clean(error.message)) for error in found.errors), found.more
+        )
 
     def _clean(self, text: str) -> str:
         """Without what the configuration may keep secret."""
@@ -210,11 +281,20 @@ class LanguageServer:
 class _Connection:
     """A running program. `over` is done, with the reason, when nothing more comes from it."""
 
-    def __init__(self, talk: Conversation, words: LastWords, *, directory: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        talk: Conversation,
+        words: LastWords,
+        *,
+        directory: Path,
+        settings: Mapping[str, Any],
+        documents: Documents,
+    ) -> None:
         self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._talk = talk
         self._words = words
         self._settings = settings
+        self._documents = documents
         self._folder = {"uri": directory.as_uri(), "name": directory.name}
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
@@ -241,15 +321,19 @@ class _Connection:
                         "configuration": True,
                         "workspaceFolders": True,
                     },
+                    "textDocument": {
+                        "synchronization": {},
+                        "publishDiagnostics": {"versionSupport": True},
+                    },
                     "window": {"workDoneProgress": True},
                 },
             },
         )
         if answer.error is not None:
             raise LanguageServerFailed(f"It refused to start: {answer.error[:500]}")
-        self._send(encode_notification("initialized", {}))
+        self.send(encode_notification("initialized", {}))
         if self._settings:
-            self._send(encode_notification("workspace/didChangeConfiguration", {"settings": self._settings}))
+            self.send(encode_notification("workspace/didChangeConfiguration", {"settings": self._settings}))
 
     async def request(self, method: str, params: Any) -> Answer:
         """Who gives up waiting calls it off. Raises LanguageServerFailed."""
@@ -258,10 +342,10 @@ class _Connection:
         id = next(self._ids)
         waiting = self._waiting[id] = asyncio.get_running_loop().create_future()
         try:
-            self._send(encode_request(id, method, params))
+            self.send(encode_request(id, method, params))
             return await waiting
         except asyncio.CancelledError:
-            self._send(encode_notification("$/cancelRequest", {"id": id}))
+            self.send(encode_notification("$/cancelRequest", {"id": id}))
             raise
         finally:
             self._waiting.pop(id, None)
@@ -272,8 +356,8 @@ class _Connection:
             with contextlib.suppress(TimeoutError, LanguageServerFailed):
                 async with asyncio.timeout(_FAREWELL_SECONDS):
                     await self.request("shutdown", None)
-            self._send(encode_notification("exit", None))
-            self._fail("It was ended.")
+            self.send(encode_notification("exit", None))
+            self.give_up("It was ended.")
         await end(self._talk, (self._reading, self._listening))
 
     async def _read(self) -> None:
@@ -287,13 +371,13 @@ class _Connection:
                 # One that never stops talking is held back by its full pipe, and costs the others little.
                 await asyncio.sleep(cost_bytes / _BYTES_PER_SECOND_MAX)
         except RemoteProtocolError as error:
-            self._fail(f"It does not speak the language server protocol: {error}.")
+            self.give_up(f"It does not speak the language server protocol: {error}.")
         except OSError as error:
-            self._fail(f"It cannot be read: {error.strerror}")
+            self.give_up(f"It cannot be read: {error.strerror}")
         except Exception as error:
-            self._fail(f"Holdfast failed to read it ({type(error).__name__}).")
+            self.give_up(f"Holdfast failed to read it ({type(error).__name__}).")
         else:
-            self._fail(await how_it_ended(self._talk, self._listening, self._words))
+            self.give_up(await how_it_ended(self._talk, self._listening, self._words))
 
     def _take(self, message: Message) -> None:
         match message:
@@ -302,7 +386,11 @@ class _Connection:
                 if waiting is not None and not waiting.done():  # else nobody wants it any more
                     waiting.set_result(message)
             case Request():
-                self._send(self._reply(message))
+                self.send(self._reply(message))
+            case Notification(method="textDocument/publishDiagnostics"):
+                said = published(message.params)
+                if said is not None:
+                    self._documents.heard(said)
             case Notification():
                 pass
 
@@ -319,48 +407,30 @@ class _Connection:
             case _:
                 return encode_refusal(request.id, METHOD_NOT_FOUND, "This client does not know the method.")
 
-    def _send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         """Nobody waits until it was read: one that does not read is given up."""
         if not self.is_open:
             return
         self._talk.stdin.write(data)
         if self._talk.stdin.transport.get_write_buffer_size() > _UNSENT_BYTES_MAX:
-            self._fail("It does not read what it is sent.")
+            self.give_up("It does not read what it is sent.")
 
-    def _fail(self, why: str) -> None:
+    async def drain(self) -> None:
+        """Until it has read most of it. Raises OSError if it ended."""
+        await self._talk.stdin.drain()
+
+    def tell_of(self, changes: Sequence[FileChange]) -> None:
+        """Files on the disk, whether it has them open or not."""
+        told = [{"uri": Path(change.path).as_uri(), "type": _KINDS[change.kind]} for change in changes]
+        self.send(encode_notification("workspace/didChangeWatchedFiles", {"changes": told}))
+
+    def give_up(self, why: str) -> None:
         if not self.is_open:
             return
         self.over.set_result(why)
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(LanguageServerFailed(why))
-
-
-# --- what servers say ---------------------------------------------------------------------------------------------
-
-
-class _Item(msgspec.Struct):
-    section: str | None = None
-
-
-class _Items(msgspec.Struct):
-    items: list[_Item]
-
-
-def settings_asked(params: bytes, settings: Mapping[str, Any]) -> list[Any]:
-    """What a server wants to know of its settings, by sections as `python.analysis`; null for those that say nothing."""
-    try:
-        items = msgspec.json.decode(params, type=_Items).items[:_ITEMS_MAX]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return []
-    return [_section(settings, item.section) for item in items]
-
-
-def _section(settings: Mapping[str, Any], name: str | None) -> Any:
-    found: Any = settings
-    for key in name.split(".") if name else ():
-        found = cast(dict[str, Any], found).get(key) if isinstance(found, dict) else None
-    return found
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -373,27 +443,3 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in cast(list[Any], value):
             yield from _texts(inner)
-
-
-def symbols_of(result: bytes) -> tuple[Symbol, ...]:
-    """The first that are of the KINDS and have a place. What is none is left out."""
-    found: list[Symbol] = []
-    try:
-        items: Sequence[msgspec.Raw] = msgspec.json.decode(result, type=list[msgspec.Raw] | None) or ()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ()
-    for item in items:
-        try:
-            symbol = msgspec.json.decode(item, type=Symbol) if len(bytes(item)) <= _SYMBOL_BYTES_MAX else None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            continue
-        if symbol is not None and symbol.kind in KINDS and _is_somewhere(symbol):
-            found.append(symbol)
-            if len(found) == SYMBOLS_MAX:
-                break
-    return tuple(found)
-
-
-def _is_somewhere(symbol: Symbol) -> bool:
-    start, end = symbol.location.range.start, symbol.location.range.end
-    return all(0 <= number <= _POSITION_MAX for number in (start.line, start.character, end.line, end.character))

@@ -1,8 +1,10 @@
-"""A language server that does what it is told: `python lsp_server.py LOG [silent|refusing]`.
+"""A language server that does what it is told: `python language_server.py LOG [silent|refusing]`.
 
-What it does is written to the file LOG, a line each; a query says what else it does. Only the standard library is used: it
+What it does is written to the file LOG, a line each; a query, or the first line of a file that is opened, says what else it does.
+Every line of a file that begins with `bad` is an error to it, one with `odd` a warning. Only the standard library is used: it
 starts in no time."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -102,7 +104,63 @@ def find(id: Any, query: str) -> None:
             send(id=id, result=[symbol(query)])
 
 
+def diagnostic(line: int, message: str, severity: int = 1) -> dict[str, Any]:
+    range = {"start": {"line": line, "character": 0}, "end": {"line": line, "character": 3}}
+    return {"range": range, "severity": severity, "source": "fake", "code": 7, "message": message}
+
+
+def publish(uri: str, diagnostics: Any, **more: Any) -> None:
+    send(method="textDocument/publishDiagnostics", params={"uri": uri, "diagnostics": diagnostics, **more})
+
+
+def look(uri: str, version: int, text: str) -> None:
+    """At the text of a file."""
+    lines = text.split("\n")
+    found = [diagnostic(n, line[4:]) for n, line in enumerate(lines) if line.startswith("bad")]
+    found += [diagnostic(n, line[4:], 2) for n, line in enumerate(lines) if line.startswith("odd")]
+    match lines[0]:
+        case "die":
+            os._exit(7)
+        case "garbage":
+            print("no language server says this\r\n\r\n", flush=True)
+        case "huge":
+            write(b'"' + b"x" * (9 << 20) + b'"')
+        case "say nothing":
+            pass
+        case "hang":
+            child = subprocess.Popen(["sleep", "600"], start_new_session=True, stdin=subprocess.DEVNULL)
+            note(f"child {child.pid}")
+            child.wait()
+        case "never stop":
+            while True:
+                publish(uri, found, version=version)
+        case "flood":
+            for number in itertools.count():
+                publish(f"file:///nowhere/{number}.py", [diagnostic(0, "made up")])
+        case "say it of an older text":
+            publish(uri, found, version=version - 1)
+        case "say it in two steps":
+            publish(uri, [])
+            publish(uri, found)
+        case "nonsense":
+            for said in (7, None, [7, {}, {"range": {}}], [{**diagnostic(0, "nowhere"), "range": None}]):
+                publish(uri, said)
+            publish("ftp://nowhere", found)
+            publish("file://%ff", found)
+            publish(uri, [{"message": "no range"}, diagnostic(-1, "before the file"), *found])
+        case "other files":
+            for name in "bcdefgh":
+                publish(uri.replace("a.py", f"{name}.py"), [diagnostic(0, f"in {name}")])
+            publish(uri, found)
+        case _:
+            publish(uri, found, version=version)
+
+
 WANTED = {"GIVEN", "OPENCODE_SERVER_PASSWORD", "ANTHROPIC_API_KEY", "HOLDFAST_AUTH_KEY"}
+
+
+def name_of(document: dict[str, Any]) -> str:
+    return document["uri"].rpartition("/")[2]
 
 
 def main() -> None:
@@ -118,6 +176,19 @@ def main() -> None:
                     send(id=message["id"], result={"capabilities": {"workspaceSymbolProvider": True}})
             case "workspace/symbol":
                 find(message["id"], message["params"]["query"])
+            case "textDocument/didOpen":
+                document = message["params"]["textDocument"]
+                note(f"opened {name_of(document)} {document['languageId']} {document['version']}")
+                look(document["uri"], document["version"], document["text"])
+            case "textDocument/didChange":
+                document, [change] = message["params"]["textDocument"], message["params"]["contentChanges"]
+                note(f"changed {name_of(document)} {document['version']}")
+                look(document["uri"], document["version"], change["text"])
+            case "textDocument/didClose":
+                note(f"closed {name_of(message['params']['textDocument'])}")
+            case "workspace/didChangeWatchedFiles":
+                changes = message["params"]["changes"]
+                note(" ".join(f"watched {name_of(change)} {change['type']}" for change in changes))
             case "shutdown":
                 send(id=message["id"], result=None)
             case "exit":
