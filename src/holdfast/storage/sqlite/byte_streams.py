@@ -54,6 +54,8 @@ class ByteStreamRows:
         self._dirty_streams: dict[int, Stream] = {}
         self._dirty_producers: dict[tuple[int, str], ProducerState] = {}
         self._changes: list[Change] = []
+        self._retained_up_to = 0
+        """Of more streams than are looked at at a time, the next ones have their turn next time."""
         self.ended: deque[Sequence[Change]] = deque()
         """The changes of each batch, until it is published."""
 
@@ -171,7 +173,13 @@ class ByteStreamRows:
 
     def retain(self, now_ms: int) -> None:
         self.flush()
-        for (stream_id,) in self._database.all("SELECT id FROM byte_stream WHERE retained LIMIT ?", UPKEEP_ROWS_MAX):
+        rows = self._database.all(
+            "SELECT id FROM byte_stream WHERE retained AND id > ? ORDER BY id LIMIT ?",
+            self._retained_up_to,
+            UPKEEP_ROWS_MAX,
+        )
+        self._retained_up_to = rows[-1][0] if len(rows) == UPKEEP_ROWS_MAX else 0
+        for (stream_id,) in rows:
             stream = self.get(stream_id)
             oldest = self._database.all(
                 "SELECT position, length(data) FROM byte_record WHERE stream = ? ORDER BY position LIMIT ?",
