@@ -79,8 +79,8 @@ class Access:
     def __init__(self, clock_ms: Callable[[], int]) -> None:
         self.clock_ms = clock_ms
         self.opened_ms = clock_ms()
-        self.touched: dict[int, int] = {}
-        self.watched: dict[int, int] = {}
+        self.touched: Final[dict[int, int]] = {}
+        self.watched: Final[dict[int, int]] = {}
 
     def newest_ms(self, stream: Stream) -> int:
         if stream.id in self.watched:
@@ -217,9 +217,7 @@ class Streams:
     # --- upkeep
 
     async def upkeep(self) -> None:
-        touched, self._access.touched = self._access.touched, {}
-        for stream_id in self._access.watched:
-            touched[stream_id] = self._clock_ms()
+        touched = {**self._access.touched, **dict.fromkeys(self._access.watched, self._clock_ms())}
         self._access.touched.update(touched)  # until the writer knows them, they count from here
         await self._backend.upkeep(self._clock_ms(), touched)
         for stream_id, at_ms in touched.items():
