@@ -191,7 +191,7 @@ class SubscriptionService:
             await self._save(active, rules.unlink(active.subscription, path))
 
     async def claim(self, subscription_id: str, worker: str) -> Claim:
-        """Raises AlreadyClaimed, NoPendingWork."""
+        """Raises AlreadyClaimed, NoPendingWork; Unavailable if there is no key to sign with."""
         active = self._find(subscription_id)
         _check_pull(active.subscription)
         async with active.lock:
@@ -204,9 +204,10 @@ class SubscriptionService:
             if subscription.wake_id is None:
                 subscription = rules.wake(subscription, trigger, self.tails, self._new_wake_id())
             now_ms = self._clock.now_ms()
+            # First, since it may not be to be had: a claim that nobody can act on would be in the way of the next one.
+            token = await self.signer.token(subscription_id, subscription.generation, now_ms)
             await self._save(active, rules.claimed(subscription, worker, now_ms))
             self._set_timer(active)
-            token = await self.signer.token(subscription_id, active.subscription.generation, now_ms)
             return Claim(active.subscription, token)
 
     async def acknowledge(

@@ -139,6 +139,20 @@ async def test_a_webhook_is_called_once_the_seal_can_be_opened_again(tmp_path: P
         assert f"kid={kids[0]}" in signature
 
 
+async def test_work_that_cannot_be_claimed_for_want_of_a_key_is_not_claimed(tmp_path: Path) -> None:
+    async with StreamWorld(tmp_path) as world:
+        await call(world, "PUT", "subscriptions/s", PULL)
+        await world.put("jobs/1", JSON, "[1]")
+        key = world.environ.copy()
+        world.environ.clear()
+        await world.restart()
+        assert (await call(world, "POST", "subscriptions/s/claim", {"worker": "me"}))[0] == 503
+
+        world.environ.update(key)
+        status, claim = await call(world, "POST", "subscriptions/s/claim", {"worker": "me"})
+        assert (status, claim["generation"]) == (200, 1)
+
+
 async def test_a_key_that_the_seal_does_not_open_gets_a_successor_and_may_come_back(tmp_path: Path) -> None:
     async with StreamWorld(tmp_path) as world:
         await call(world, "PUT", "subscriptions/s", PULL)
