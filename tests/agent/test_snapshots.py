@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holdfast.agent.git import Git
+from holdfast.agent.restoring import Contents
 from holdfast.agent.snapshots import Patch, Snapshots, WorkTree
 from holdfast.core.errors import NotFound, Unavailable
+from holdfast.testing.other_processes import until
 
 
 def git(directory: Path, *arguments: str) -> str:
@@ -360,6 +363,21 @@ async def test_a_restore_that_began_is_finished_though_nobody_waits(tree: WorkTr
 
 
 # --- many, crashes, no git --------------------------------------------------------------------------------------
+
+
+async def test_a_git_that_ends_in_the_middle_of_a_restore_is_told_as_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, ended = tmp_path / "bin" / "git", tmp_path / "ended"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\nexec 0<&- 1>&-\n: > {ended}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+
+    with Contents(Git(directory=str(tmp_path))) as contents:
+        await until(ended.exists)
+        with pytest.raises(Unavailable, match="lost the content abc"):
+            contents.read("abc")
 
 
 async def test_several_sessions_may_use_one_work_tree_at_once(tree: WorkTree, work: Path) -> None:

@@ -151,10 +151,12 @@ class Contents:
         self._process.communicate()
 
     def read(self, id: str) -> bytes:
+        """Raises Unavailable."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{id}\n".encode())
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # git has ended: there is nothing more to read, then
+            self._process.stdin.write(f"{id}\n".encode())
+            self._process.stdin.flush()
         head = self._process.stdout.readline().split()
         size = int(head[2]) if len(head) == 3 else -1
         content = self._process.stdout.read(size + 1)[:-1] if size >= 0 else b""
