@@ -5,6 +5,7 @@ import gzip
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,6 +115,43 @@ async def test_what_is_asked_goes_to_the_right_place_with_the_key() -> None:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+
+
+@pytest.mark.parametrize("options", [{}, {"apiKey": None}], ids=["with a key", "without one"])
+async def test_passwords_for_other_programs_are_not_sent_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    (tmp_path / "netrc").write_text("default login me password for-ftp\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    asked = b""
+
+    async def behave(wire: Wire) -> None:
+        nonlocal asked
+        asked = wire.request
+        await streams(HELLO + END)(wire)
+
+    assert texts(await chunks(behave, **options)) == "Hello"
+    sent = [line for line in asked.split(b"\r\n") if line.lower().startswith(b"authorization:")]
+    assert sent == ([] if options else [f"Authorization: Bearer {KEY}".encode()])
+
+
+async def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = b""
+
+    async def behave(wire: Wire) -> None:
+        nonlocal asked
+        asked = wire.request
+        await streams(HELLO + END)(wire)
+
+    async with server(behave) as proxy, adapter("http://models.example/v1") as provider:
+        monkeypatch.setenv("http_proxy", proxy.removesuffix("/v1").replace("//", "//me:pw@"))
+        monkeypatch.setenv("no_proxy", "other.example")
+        async with aclosing(provider.stream(PROMPT)) as stream:
+            assert texts([chunk async for batch in stream for chunk in batch]) == "Hello"
+
+    lines = asked.split(b"\r\n")
+    assert lines[0] == b"POST http://models.example/v1/chat/completions HTTP/1.1"
+    assert b"Proxy-Authorization: Basic bWU6cHc=" in lines
 
 
 async def test_the_first_token_passes_before_the_second_is_there() -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import holdfast
 
@@ -21,6 +23,13 @@ class Closable(Protocol):
 
 
 P = TypeVar("P", bound=Closable)
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for this address (`https_proxy`, `no_proxy`, …)."""
+    proxies = getproxies()
+    address = urlsplit(url)
+    return proxies.get(address.scheme) if proxies and not proxy_bypass(address.hostname or "") else None
 
 
 class Connections:
@@ -42,7 +51,7 @@ class Connections:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": USER_AGENT},
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS_MAX),
-                trust_env=True,
+                trust_env=False,  # it would send passwords of ~/.netrc along; see `proxy_for`
             )
         return self._session
 

@@ -20,7 +20,7 @@ import msgspec
 
 from holdfast.agent.providers.base import AssistantTurn, Chunk, ModelRequest, Provider, ProviderError
 from holdfast.agent.providers.chat_completions import StreamDecoder, request_body
-from holdfast.agent.providers.connections import Connections
+from holdfast.agent.providers.connections import Connections, proxy_for
 from holdfast.agent.providers.failures import redactor, refusal, secrets_of
 from holdfast.agent.providers.limits import TOO_LONG, limits_of, silent_for
 from holdfast.core.catalogue import Model
@@ -117,7 +117,11 @@ class OpenAICompatible:
     async def _open(self, request: ModelRequest, deadline: float | None) -> aiohttp.ClientResponse:
         body = request_body(request, self._model, include_usage=self._include_usage)
         post = self._connections.session().post(
-            self._url, data=msgspec.json.encode(body), headers=self._headers | request.headers, allow_redirects=False
+            self._url,
+            data=msgspec.json.encode(body),
+            headers=self._headers | request.headers,
+            proxy=proxy_for(self._url),
+            allow_redirects=False,
         )
         return await self._wait(post, self._header_s, deadline)
 
