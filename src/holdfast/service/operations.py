@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from holdfast.agent.snapshots import Patch, Snapshots, WorkTree
 from holdfast.agent.turn.outcomes import SHELL
 from holdfast.core.clock import Clock
-from holdfast.core.errors import Conflict, Invalid, NotFound, SessionBusy, Unavailable
+from holdfast.core.errors import Conflict, HoldfastError, Invalid, NotFound, SessionBusy, Unavailable
 from holdfast.core.events import (
     Event,
     MessageRemoved,
@@ -180,7 +180,9 @@ class OperationService:
     # --- taking back
 
     async def revert(self, session_id: str, request: Revert) -> Session:
-        """Raises SessionBusy, NotFound for a message or part that is not in the session."""
+        """The mark is recorded before a file is touched: a revert that is refused changes none, and one in which the server
+        died can be made again, or taken back. Raises SessionBusy, NotFound for a message or part that is not in the session;
+        Unavailable if there are no snapshots to take files from."""
         await self._idle(session_id)
         check_id("msg", request.message_id, "messageID")
         place = await self._messages.place(session_id, request.message_id, request.part_id)
@@ -188,16 +190,25 @@ class OperationService:
         tree = self._tree(session)
         patches = [Patch(part.hash, part.files) for part in place.patches]
         earlier = session.revert
-        snapshot, diff = earlier.snapshot if earlier else None, None
-        if tree is not None and (patches or snapshot):
-            if snapshot is not None:  # another place was marked before: begin with the files as they were then
-                await tree.restore(snapshot)
-            undone = await tree.undo(patches)
-            snapshot = snapshot or undone.before
-            after = await tree.take()
-            diff = await tree.raw_diff(snapshot, after) if after is not None else None  # what taking back did
-        mark = SessionRevert(message_id=place.message_id, part_id=place.part_id, snapshot=snapshot, diff=diff)
-        return await self._change(session_id, lambda session: replace(session, revert=mark))
+        known = earlier.snapshot if earlier else None
+        mark = SessionRevert(message_id=place.message_id, part_id=place.part_id, snapshot=known)
+        if tree is None or not (patches or known):
+            return await self._change(session_id, lambda session: replace(session, revert=mark))
+        before = known or await tree.take()
+        if before is None:
+            raise Unavailable("There are no snapshots of this directory.", hint="The log of the server says why.")
+        mark = replace(mark, snapshot=before)
+        await self._change(session_id, lambda session: replace(session, revert=mark))
+        try:
+            if known is not None:  # another place was marked before: begin with the files as they were then
+                await tree.restore(known)
+            await tree.undo(patches)
+        except HoldfastError:
+            await self._mark_again(session_id, mark, earlier)
+            raise
+        after = await tree.take()
+        diff = await tree.raw_diff(before, after) if after is not None else None  # what taking back did
+        return await self._mark_again(session_id, mark, replace(mark, diff=diff))
 
     async def unrevert(self, session_id: str) -> Session:
         """Bring the files back as they were before the revert. Nothing happens if there is none."""
@@ -315,6 +326,20 @@ class OperationService:
 
         await self._store.append(session_id, decide)
         return changed[0]
+
+    async def _mark_again(self, session_id: str, known: SessionRevert, mark: SessionRevert | None) -> Session:
+        """Another mark in the place of the known one. Without that, the session as it is: a prompt has made it final."""
+        now: list[Session] = []
+
+        def decide(get: Get) -> Sequence[Event]:
+            now[:] = [session_of(get, session_id)]
+            if now[0].revert != known:
+                return []
+            now[:] = [replace(touched(now[0], self._clock.now_ms()), revert=mark)]
+            return [SessionUpdated(session_id=session_id, info=now[0])]
+
+        await self._store.append(session_id, decide)
+        return now[0]
 
     async def _part(self, session_id: str, message_id: str, part_id: str) -> Part:
         check_id("prt", part_id, "partID")

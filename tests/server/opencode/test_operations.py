@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from holdfast.agent.providers.conversation import SUMMARISE
+from holdfast.agent.snapshots import WorkTree
+from holdfast.core.errors import NotFound
 from holdfast.service import messages as message_service
 from holdfast.service import operations as operation_service
 from holdfast.testing.scripted_provider import Stall, call, text
@@ -174,7 +176,62 @@ async def test_a_prompt_that_comes_during_a_revert_is_not_taken_back(server: Ser
 
     assert (refused.status_code, refused.json()["_tag"]) == (409, "SessionBusyError")
     assert "revert" not in (await server.api.get(f"/session/{id}")).json()
+    assert (server.directory / "notes.txt").read_text() == "first\nsecond\n", "nor are the files changed under the turn"
     stall.release()
+
+
+@pytest.mark.parametrize("then", ["unrevert", "revert"])
+async def test_a_revert_in_which_the_server_died_can_be_made_again_or_undone(
+    server: Server, monkeypatch: pytest.MonkeyPatch, then: str
+):
+    """It died when it had taken back the files, before it could say so."""
+    id, change = await edited(server)
+    undo = WorkTree.undo
+
+    async def dying(*arguments: Any) -> Any:
+        await undo(*arguments)
+        raise RuntimeError("the server died")
+
+    monkeypatch.setattr(WorkTree, "undo", dying)
+    assert (await server.api.post(f"/session/{id}/revert", json={"messageID": change})).status_code == 500
+    monkeypatch.undo()
+
+    if then == "revert":
+        await post(server, f"/session/{id}/revert", {"messageID": change})
+        assert (server.directory / "notes.txt").read_text() == "first\n"
+    await post(server, f"/session/{id}/unrevert")
+    assert (server.directory / "notes.txt").read_text() == "first\nsecond\n"
+    assert (server.directory / "new.txt").read_text() == "new\n"
+
+
+async def test_a_revert_whose_files_cannot_be_had_leaves_no_mark(server: Server, monkeypatch: pytest.MonkeyPatch):
+    id, change = await edited(server)
+
+    async def lost(*_: Any) -> Any:
+        raise NotFound("Snapshot", "abc")
+
+    monkeypatch.setattr(WorkTree, "undo", lost)
+    assert (await server.api.post(f"/session/{id}/revert", json={"messageID": change})).status_code == 404
+    assert "revert" not in (await server.api.get(f"/session/{id}")).json()
+
+
+async def test_a_prompt_that_comes_while_files_are_taken_back_makes_it_final(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    id, change = await edited(server)
+    server.provider.add([*text("Again.")])
+    undo = WorkTree.undo
+
+    async def slow(*arguments: Any) -> Any:
+        await server.prompt(id, "Something else")
+        return await undo(*arguments)
+
+    monkeypatch.setattr(WorkTree, "undo", slow)
+    session = await post(server, f"/session/{id}/revert", {"messageID": change})
+
+    assert "revert" not in session
+    assert (server.directory / "notes.txt").read_text() == "first\n"
+    assert [texts(message) for message in await server.messages(id)] == ["Hello", "Hello.", "Something else", "Again."]
 
 
 async def test_a_diff_of_the_session_and_of_a_prompt_says_what_changed(server: Server):
