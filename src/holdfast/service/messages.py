@@ -39,9 +39,9 @@ from holdfast.core.messages import (
 )
 from holdfast.core.permissions import PermissionRule
 from holdfast.core.reducer import Get
-from holdfast.core.session import SessionModel, touched
+from holdfast.core.session import SessionModel, SessionRevert, touched
 from holdfast.core.state import Key
-from holdfast.core.store import MessagePage, RawMessage, SessionStore
+from holdfast.core.store import Appended, MessagePage, RawMessage, SessionStore
 from holdfast.core.wire import Wire
 from holdfast.service.forms import check_form
 from holdfast.service.instances import Instance, Instances
@@ -152,7 +152,6 @@ class MessageService:
         _check(prompt, instance)
         parts = await spelled_out(prompt.parts, session_id=session_id, message_id=id, new_id=self._new_id)
         now = self._clock.now_ms()
-        taken_back: list[Event] | None = None
         made: list[WithParts] = []
 
         def decide(get: Get) -> Sequence[Event]:
@@ -162,8 +161,6 @@ class MessageService:
                     raise Conflict(f"Message {id} is not a prompt.")
                 return []
             session = session_of(get, session_id)
-            if session.revert is not None and taken_back is None:
-                raise _TakenBack(session_id)
             agent = instance.agent_for(prompt.agent, session.agent)
             model = prompt.model or instance.model_for(agent, session.model)
             if prompt.variant is not None:
@@ -187,7 +184,6 @@ class MessageService:
             if prompt.tools:
                 updated = replace(updated, permission=_rules_of(prompt.tools))
             return [
-                *(taken_back or ()),
                 SessionUpdated(session_id=session_id, info=updated),
                 MessageUpdated(session_id=session_id, info=message.info),
                 *(PartUpdated(session_id=session_id, part=part, time=now) for part in message.parts),
@@ -195,11 +191,7 @@ class MessageService:
             ]
 
         key = f"prompt:{id}" if given is not None else None
-        try:
-            appended = await self._store.append(session_id, decide, key=key)
-        except _TakenBack:  # rare, so looked for only when the transaction found it
-            taken_back = await self.taken_back(session_id)
-            appended = await self._store.append(session_id, decide, key=key)
+        appended = await self.append_prompt(session_id, decide, key=key)
         is_new = appended.recorded > 0 and not appended.duplicate
         return _Recorded(id, made[0] if is_new else None)
 
@@ -212,11 +204,28 @@ class MessageService:
             self._directories[session_id] = directory
         return await self._instances.open(directory)
 
-    async def taken_back(self, session_id: str) -> list[Event]:
-        """What makes a pending revert final, before the next prompt: everything after its place is removed."""
-        mark = (await self._store.session(session_id)).revert
-        if mark is None:
-            return []
+    async def append_prompt(
+        self, session_id: str, decide: Callable[[Get], Sequence[Event]], *, key: str | None
+    ) -> Appended:
+        """Append what `decide` says a prompt records. It makes a revert that waits final: everything after its place is removed
+        before."""
+        mark: SessionRevert | None = None
+        taken_back: Sequence[Event] = ()
+
+        def decided(get: Get) -> Sequence[Event]:
+            events = decide(get)
+            if events and session_of(get, session_id).revert != mark:
+                raise _OtherMark(session_id)
+            return [*taken_back, *events] if events else events
+
+        while True:
+            try:
+                return await self._store.append(session_id, decided, key=key)
+            except _OtherMark:  # rare, so looked for only when the transaction found it
+                mark = (await self._store.session(session_id)).revert
+                taken_back = await self._taken_back(session_id, mark) if mark is not None else ()
+
+    async def _taken_back(self, session_id: str, mark: SessionRevert) -> list[Event]:
         try:
             place = await self.place(session_id, mark.message_id, mark.part_id)
         except NotFound:
@@ -277,8 +286,8 @@ class MessageService:
             limit = min(limit * 8, 512)
 
 
-class _TakenBack(Conflict):
-    """A revert waits to be made final."""
+class _OtherMark(Conflict):
+    """A revert waits to be made final, or none does any more."""
 
 
 class _Parent(Wire):

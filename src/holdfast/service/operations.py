@@ -146,7 +146,6 @@ class OperationService:
         part: Part,
     ) -> WithParts | RawMessage:
         now = self._clock.now_ms()
-        taken_back = await self._messages.taken_back(session_id)
 
         def decide(get: Get) -> Sequence[Event]:
             session = session_of(get, session_id)
@@ -164,7 +163,6 @@ class OperationService:
             used = SessionModel(id=chosen.model_id, provider_id=chosen.provider_id, variant=chosen.variant)
             updated = replace(touched(session, now), model=used, revert=None)
             return [
-                *taken_back,
                 SessionUpdated(session_id=session_id, info=updated),
                 MessageUpdated(session_id=session_id, info=user),
                 PartUpdated(session_id=session_id, part=part, time=now),
@@ -172,7 +170,7 @@ class OperationService:
             ]
 
         async with self._turns.watch(session_id) as watched:
-            await self._store.append(session_id, decide, key=f"prompt:{id}")
+            await self._messages.append_prompt(session_id, decide, key=f"prompt:{id}")
             if await self._turns.is_pending(session_id, id):
                 await self._turns.ended(session_id, id, watched)
         return await self._messages.answer(session_id, id)

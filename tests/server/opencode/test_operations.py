@@ -1,5 +1,7 @@
 """Commands, summaries, taking back, copying and editing, over the whole server."""
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from holdfast.agent.snapshots import WorkTree
 from holdfast.core.errors import NotFound
 from holdfast.service import messages as message_service
 from holdfast.service import operations as operation_service
+from holdfast.service.turns import TurnService
 from holdfast.testing.scripted_provider import Stall, call, text
 from tests.server.harness import Server, prompt, texts
 
@@ -178,6 +181,29 @@ async def test_a_prompt_that_comes_during_a_revert_is_not_taken_back(server: Ser
     assert "revert" not in (await server.api.get(f"/session/{id}")).json()
     assert (server.directory / "notes.txt").read_text() == "first\nsecond\n", "nor are the files changed under the turn"
     stall.release()
+
+
+async def test_a_command_that_comes_right_after_a_revert_makes_it_final(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    """It had looked for a mark just before there was one."""
+    id, change = await edited(server)
+    watch = TurnService.watch
+
+    @asynccontextmanager
+    async def late(self: TurnService, session_id: str) -> AsyncGenerator[Any]:
+        monkeypatch.undo()
+        await post(server, f"/session/{id}/revert", {"messageID": change})
+        async with watch(self, session_id) as watched:
+            yield watched
+
+    monkeypatch.setattr(TurnService, "watch", late)
+    await post(server, f"/session/{id}/shell", {"agent": "build", "command": "echo hello"})
+
+    messages = await server.messages(id)
+    assert [texts(message) for message in messages[:2]] == ["Hello", "Hello."]
+    assert (len(messages), only_tool(messages[3])["state"]["output"]) == (4, "hello\n")
+    assert "revert" not in (await server.api.get(f"/session/{id}")).json()
 
 
 @pytest.mark.parametrize("then", ["unrevert", "revert"])
