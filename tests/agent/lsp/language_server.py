@@ -37,6 +37,11 @@ def note(line: str) -> None:
         file.write(line + "\n")
 
 
+def noted(word: str) -> bool:
+    with open(sys.argv[1]) as file:
+        return any(line.startswith(word) for line in file)
+
+
 def symbol(name: str, kind: int = 12, **location: Any) -> dict[str, Any]:
     range = {"start": {"line": 1, "character": 2}, "end": {"line": 1, "character": 9}}
     location = {"uri": "file:///project/a.py", "range": range, **location}
@@ -127,7 +132,7 @@ def look(uri: str, version: int, text: str) -> None:
             write(b'"' + b"x" * (9 << 20) + b'"')
         case "say nothing":
             pass
-        case "hang":
+        case "hang" | "hang once" if lines[0] == "hang" or not noted("child"):
             child = subprocess.Popen(["sleep", "600"], start_new_session=True, stdin=subprocess.DEVNULL)
             note(f"child {child.pid}")
             child.wait()

@@ -213,3 +213,30 @@ async def test_language_servers_and_what_they_started_die_with_a_killed_holdfast
         assert all(map(is_alive, pids))
         await arena.kill()
         await until(lambda: not any(map(is_alive, pids)))
+
+
+@pytest.mark.slow
+async def test_a_kill_while_a_language_server_hangs_leaves_nothing_of_it_and_the_call_is_finished(tmp_path: Path):
+    log = tmp_path / "log"
+    async with Arena(tmp_path) as arena:
+        file = arena.work / "opencode.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "lsp": {"fake": fake(log)}}))
+        await arena.call("POST", "/instance/dispose")
+        session_id = (await arena.call("POST", "/session", {"title": "A session"}))["id"]
+        write = json.dumps({"filePath": "a.py", "content": "hang once\nbad one\n"})
+        body = {
+            "messageID": arena.new_message_id(),
+            "parts": [{"type": "text", "text": f"[[tool=write {write}]] [[tokens=2]]"}],
+        }
+        prompting = asyncio.create_task(arena.call("POST", f"/session/{session_id}/message", body))
+        await until(lambda: "child" in read(log))
+        await arena.kill()
+        pid = next(int(line.split()[1]) for line in read(log).split("\n") if line.startswith("child"))
+        await until(lambda: not is_alive(pid))
+        await arena.start()
+        await prompting
+
+        messages = await arena.call("GET", f"/session/{session_id}/message")
+        [state] = [part["state"] for message in messages for part in message["parts"] if part["type"] == "tool"]
+        assert state["output"].endswith('a.py">\nERROR [2:1] one\n</diagnostics>')
+        assert (arena.work / "a.py").read_text() == "hang once\nbad one\n"
