@@ -132,6 +132,10 @@ def look(uri: str, version: int, text: str) -> None:
             write(b'"' + b"x" * (9 << 20) + b'"')
         case "say nothing":
             pass
+        case "read nothing more":
+            os.close(0)
+            note("closed its input")
+            subprocess.run(["sleep", "600"], stdin=subprocess.DEVNULL)
         case "hang" | "hang once" if lines[0] == "hang" or not noted("child"):
             child = subprocess.Popen(["sleep", "600"], start_new_session=True, stdin=subprocess.DEVNULL)
             note(f"child {child.pid}")

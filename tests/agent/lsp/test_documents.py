@@ -194,6 +194,22 @@ async def test_one_that_does_not_say_it_in_time_is_not_waited_for_again(project:
     assert not any(is_alive(int(line.split()[1])) for line in project.said("child"))
 
 
+async def test_one_that_reads_nothing_more_is_ended(project: Project):
+    server = project.server()
+    await project.errors(server, "b.py", "")
+    server._check_seconds = 0.2
+    await project.errors(server, "a.py", "read nothing more\n")
+
+    await until(lambda: project.said("closed its input") != [])
+    assert await project.errors(server, "a.py", "bad one\n") == []
+    await until(lambda: server.status == "error")
+    server._check_seconds = LONG
+    project.clock.advance(PAUSE_MS)
+    assert await project.errors(server, "a.py", "bad two\n") == []  # not waited for, before it speaks
+    await until(lambda: not server._is_silent)
+    assert await project.errors(server, "a.py", "bad three\n") == ["three"]
+
+
 async def test_one_that_was_late_is_waited_for_again_once_it_speaks(project: Project):
     server = project.server()
     await project.errors(server, "b.py", "")

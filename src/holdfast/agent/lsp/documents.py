@@ -126,19 +126,20 @@ class Documents:
         self._open.clear()
         self.touch(())
 
+    def end(self) -> None:
+        """The program is gone, or no longer to be told."""
+        self._listener = None
+        self._found.clear()
+        self._tell()
+
     async def keep(self) -> None:
         """Tell the program, for as long as it runs. Raises OSError when it can no longer be told."""
-        try:
-            while True:
-                await self._touch.wait()
-                self._touch.clear()
-                number = self._touched
-                await self._look()
-                self._looked = number
-                self._tell()
-        finally:
-            self._listener = None
-            self._found.clear()
+        while True:
+            await self._touch.wait()
+            self._touch.clear()
+            number = self._touched
+            await self._look()
+            self._looked = number
             self._tell()
 
     async def told(self) -> None:

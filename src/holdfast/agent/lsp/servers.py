@@ -204,6 +204,7 @@ class LanguageServer:
                 finally:
                     keeping.cancel()
                     await asyncio.wait((keeping,))
+                    self._documents.end()
             finally:
                 self._connection = None
                 await uninterrupted(connection.close())
@@ -223,8 +224,9 @@ class LanguageServer:
     async def _keep(self, connection: "_Connection") -> None:
         try:
             await self._documents.keep()
-        except OSError:  # it has ended, or will be found to have
-            pass
+        except OSError:  # if it has ended, there is more to be said of it
+            await asyncio.wait((connection.over,), timeout=_FAREWELL_SECONDS)
+            connection.give_up("It does not read what it is sent.")
         except Exception as error:
             log.error("lsp.defect", server=self.name, kind=type(error).__name__)
             connection.give_up("Holdfast failed to tell it of a file.")
