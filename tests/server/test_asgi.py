@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.core.errors import Invalid, TooLarge
-from holdfast.server.asgi import Message, Receive, read_body, streamed
+from holdfast.server.asgi import PIECE_BYTES_MAX, Message, Receive, read_body, send_body, streamed
 
 
 def receiving(*messages: Message) -> Receive:
@@ -95,5 +95,28 @@ async def test_an_answer_that_was_read_to_its_end_says_so():
     assert sent == [
         {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/x-ndjson")]},
         {"type": "http.response.body", "body": b"all", "more_body": True},
-        {"type": "http.response.body", "body": b""},
+        {"type": "http.response.body", "body": b"", "more_body": False},
     ]
+
+
+async def test_a_large_body_goes_in_pieces_each_when_the_one_before_was_taken() -> None:
+    """A reader who takes nothing is sent one piece."""
+    taken = asyncio.Semaphore(0)
+    sent: list[Message] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        await taken.acquire()
+
+    body = bytes(range(256)) * 4096
+    sending = asyncio.ensure_future(send_body(send, body))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert len(sent) == 1
+    for _ in range(100):
+        taken.release()
+    await sending
+
+    assert b"".join(message["body"] for message in sent) == body
+    assert max(len(message["body"]) for message in sent) == PIECE_BYTES_MAX
+    assert [message["more_body"] for message in sent] == [True] * (len(sent) - 1) + [False]

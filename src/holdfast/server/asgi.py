@@ -16,11 +16,25 @@ Header = tuple[bytes, bytes]
 JSON: Final[Header] = (b"content-type", b"application/json")
 
 
+PIECE_BYTES_MAX: Final = 128 << 10
+
+
+async def send_body(send: Send, body: bytes, *, more_body: bool = False) -> None:
+    """In pieces, each when the client has taken enough of those before it: what waits to be sent is a copy, and so is never much,
+    however slow the client is."""
+    at = 0
+    while len(body) - at > PIECE_BYTES_MAX:
+        piece = body[at : at + PIECE_BYTES_MAX]
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        at += PIECE_BYTES_MAX
+    await send({"type": "http.response.body", "body": body[at:], "more_body": more_body})
+
+
 async def respond(send: Send, status: int, body: bytes = b"", headers: Iterable[Header] = ()) -> None:
     if status != 204:
         headers = [*headers, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send_body(send, body)
 
 
 def streamed(pieces: AsyncIterator[bytes], content_type: str, more_headers: Iterable[Header] = ()) -> App:
@@ -34,8 +48,8 @@ def streamed(pieces: AsyncIterator[bytes], content_type: str, more_headers: Iter
             async for piece in pieces:
                 if gone.done():
                     return
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+                await send_body(send, piece, more_body=True)
+            await send_body(send, b"")
         finally:
             gone.cancel()
 

@@ -1,5 +1,6 @@
 import asyncio
 import tempfile
+import weakref
 from pathlib import Path
 from urllib.parse import quote
 
@@ -8,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.core.events import PermissionAsked
-from holdfast.core.offsets import BEGINNING
-from holdfast.core.store import ALL
-from holdfast.server.asgi import HttpScope, Receive, Send
+from holdfast.core.offsets import BEGINNING, to_offset
+from holdfast.core.store import ALL, Recorded
+from holdfast.server.asgi import PIECE_BYTES_MAX, HttpScope, Message, Receive, Send
 from holdfast.server.listener import Listener
+from holdfast.server.opencode.events import Connection, Frames
 from holdfast.testing.scripted_provider import Stall, call, reasoning, text
 from tests.server.harness import Frame, Server, prompt, texts
 
@@ -281,6 +283,33 @@ async def test_what_waits_for_the_user_is_shown_again(server: Server):
 
 
 # --- the life of a stream ---------------------------------------------------------------------------------------
+
+
+async def test_nothing_gets_into_a_large_event():
+    """It is sent piece by piece; a heartbeat waits for its end."""
+    sent: list[bytes] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message["body"])
+        await asyncio.sleep(0)
+
+    connection = Connection(send, ALL, Frames(lambda event, directory, project: event))
+    large = b"x" * (3 * PIECE_BYTES_MAX)
+    await asyncio.gather(connection.send(large), connection.tell(b"{}"))
+
+    assert len(sent) > 3
+    assert b"".join(sent) == large + b"data: {}\n\n"
+
+
+async def test_slow_readers_share_a_large_event_for_as_long_as_it_is_sent():
+    frames = Frames(lambda event, directory, project: event)
+    record = Recorded(to_offset(1), "ses_a", "/d", "p", 1, "t", b"x" * (2 * Frames.BATCH_BYTES_MAX))
+    first = frames.of(ALL, [record])
+    assert frames.of(ALL, [record]) is first
+
+    gone = weakref.ref(first)
+    del first
+    assert gone() is None
 
 
 async def test_heartbeats_come_at_their_pace_and_are_no_place_to_resume_from(tmp_path: Path):

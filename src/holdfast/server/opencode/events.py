@@ -6,7 +6,7 @@ Rules
  2. First comes `server.connected`. Without an id to resume from, snapshot frames follow: they repeat state, so they
     have no id. The last frame before the live ones has that of the snapshot (a `server.heartbeat` is sent for it): a
     client that was cut off earlier has seen no id, and is given a new snapshot.
- 3. All that waits goes out in one send. A frame is made once for all readers that keep up (`_Frames`). A reader that does
+ 3. All that waits goes out in one send. A frame is made once for all readers that keep up (`Frames`). A reader that does
     not take its bytes holds up only itself: its cursor stays where it is.
  4. `server.heartbeat` at a fixed pace. The end of the store's subscriptions ends the streams.
 """
@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final, cast
 from urllib.parse import parse_qs
+from weakref import WeakValueDictionary
 
 import msgspec
 from litestar import get
@@ -32,7 +33,7 @@ from holdfast.core.ids import Prefix
 from holdfast.core.offsets import Offset, parse_offset
 from holdfast.core.store import ALL, DirectoryScope, Recorded, Scope, SessionScope
 from holdfast.protocols.sse import encode_event
-from holdfast.server.asgi import App, HttpScope, Receive, Send, disconnected
+from holdfast.server.asgi import App, HttpScope, Receive, Send, disconnected, send_body
 from holdfast.server.errors import NamedError
 from holdfast.server.opencode.parameters import DirectoryHeader, DirectoryQuery, decoded
 from holdfast.service.events import EventService, Feed
@@ -76,14 +77,14 @@ class EventStreams:
         self._clock = clock
         self._new_id = new_id
         self._heartbeat_seconds = heartbeat_seconds
-        self._open: set[_Connection] = set()
+        self._open: set[Connection] = set()
         self._telling: set[asyncio.Task[None]] = set()
 
     def apps(self) -> Mapping[bytes, App]:
         """By raw path. What is wrong with a request is raised before anything is sent."""
         return {
-            b"/event": functools.partial(self._serve, _Frames(_bare), everything=False),
-            b"/global/event": functools.partial(self._serve, _Frames(_wrapped), everything=True),
+            b"/event": functools.partial(self._serve, Frames(_bare), everything=False),
+            b"/global/event": functools.partial(self._serve, Frames(_wrapped), everything=True),
         }
 
     def routes(self) -> Sequence[HTTPRouteHandler]:
@@ -118,7 +119,7 @@ class EventStreams:
         return routes
 
     async def _serve(
-        self, frames: "_Frames", scope: HttpScope, receive: Receive, send: Send, *, everything: bool
+        self, frames: "Frames", scope: HttpScope, receive: Receive, send: Send, *, everything: bool
     ) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
@@ -126,9 +127,9 @@ class EventStreams:
         feed = await self._events.open(about, _resume_point(query, headers))
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         if scope["method"] == "HEAD":
-            await send({"type": "http.response.body", "body": b""})
+            await send_body(send, b"")
             return
-        connection = _Connection(send, about, frames)
+        connection = Connection(send, about, frames)
         await connection.send(b"".join(self._opening(feed, frames.wrap)))
         self._open.add(connection)
         try:
@@ -157,7 +158,7 @@ class EventStreams:
         """Tell those who follow the directory what happened to a terminal, an MCP server or a language server."""
         self.announce(directory, event.type, to_json(event))
 
-    def _tell(self, connection: "_Connection", event: bytes, directory: str = "", project_id: str = "") -> None:
+    def _tell(self, connection: "Connection", event: bytes, directory: str = "", project_id: str = "") -> None:
         """Without waiting: a reader that takes nothing must hold up nobody."""
         telling = asyncio.create_task(connection.tell(event, directory, project_id))
         self._telling.add(telling)
@@ -175,7 +176,7 @@ class EventStreams:
         directory = query.get("directory", [""])[-1] or decoded(header.decode("latin-1") if header else None)
         return DirectoryScope((await self._instances.open(directory)).directory)
 
-    async def _heartbeats(self, connection: "_Connection") -> None:
+    async def _heartbeats(self, connection: "Connection") -> None:
         while True:
             await asyncio.sleep(self._heartbeat_seconds)
             await connection.tell(self._unrecorded("server.heartbeat"))
@@ -220,15 +221,19 @@ class EventStreams:
                     yield wrap(self._event(kind, to_json(request)), *places[request.session_id])
 
 
-class _Connection:
-    def __init__(self, send: Send, about: Scope, frames: "_Frames") -> None:
+class Connection:
+    """One reader of events."""
+
+    def __init__(self, send: Send, about: Scope, frames: "Frames") -> None:
         self.about = about
         self._send = send
         self._frames = frames
+        self._sending = asyncio.Lock()
 
     async def send(self, data: bytes) -> None:
-        """Returns when the client has taken enough of it for more to be sent."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        """Returns when the client has taken enough of it for more to be sent. One at a time: what is large goes in pieces."""
+        async with self._sending:
+            await send_body(self._send, data, more_body=True)
 
     async def tell(self, event: bytes, directory: str = "", project_id: str = "") -> None:
         """Send an event that is not recorded."""
@@ -248,40 +253,54 @@ class _Connection:
             await asyncio.gather(*tasks, return_exceptions=True)
         if not reading.cancelled():
             reading.result()  # a defect ends the response without its end, so that the client comes again
-            await self._send({"type": "http.response.body", "body": b""})
+            await send_body(self._send, b"")
 
     async def _read(self, live: AsyncIterator[Sequence[Recorded]]) -> None:
         async for batch in live:
-            await self.send(self._frames.of(self.about, batch))
+            frames = self._frames.of(self.about, batch)
+            await self.send(frames.data)
 
 
-class _Frames:
-    """The frames of the newest batches, so that all readers that are up to date share them. Of one scope, two batches
-    with the same ends and length are the same (the log changes only by getting shorter)."""
+class _Batch:
+    """The frames of some records, joined."""
+
+    __slots__ = ("__weakref__", "data")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+class Frames:
+    """The frames of the newest batches, so that all readers that are up to date share them; large ones for as long as somebody
+    is sending them. Of one scope, two batches with the same ends and length are the same (the log changes only by getting
+    shorter)."""
 
     BATCHES_MAX: Final = 16
     BATCH_BYTES_MAX: Final = 1 << 18
 
     def __init__(self, wrap: Wrap) -> None:
         self.wrap = wrap
-        self._made: OrderedDict[tuple[Scope, Offset, Offset, int], bytes] = OrderedDict()
+        self._newest: OrderedDict[_BatchKey, _Batch] = OrderedDict()
+        self._used: WeakValueDictionary[_BatchKey, _Batch] = WeakValueDictionary()
 
-    def of(self, about: Scope, batch: Sequence[Recorded]) -> bytes:
-        key = (about, batch[0].offset, batch[-1].offset, len(batch))
-        made = self._made.get(key)
-        if made is None:
+    def of(self, about: Scope, records: Sequence[Recorded]) -> _Batch:
+        key = (about, records[0].offset, records[-1].offset, len(records))
+        batch = self._used.get(key)
+        if batch is None:
             wrap = self.wrap
-            made = b"".join(
-                [
-                    encode_event(wrap(record.data, record.directory, record.project_id), id=record.offset)
-                    for record in batch
-                ]
-            )
-            if len(made) <= self.BATCH_BYTES_MAX:
-                self._made[key] = made
-                if len(self._made) > self.BATCHES_MAX:
-                    self._made.popitem(last=False)
-        return made
+            frames = [
+                encode_event(wrap(record.data, record.directory, record.project_id), id=record.offset)
+                for record in records
+            ]
+            batch = self._used[key] = _Batch(b"".join(frames))
+            if len(batch.data) <= self.BATCH_BYTES_MAX:
+                self._newest[key] = batch
+                if len(self._newest) > self.BATCHES_MAX:
+                    self._newest.popitem(last=False)
+        return batch
+
+
+_BatchKey = tuple[Scope, Offset, Offset, int]
 
 
 class _Identified(msgspec.Struct):

@@ -1,7 +1,5 @@
 """Answers on the wire: responses of the protocol sent, errors of the store made responses."""
 
-from typing import Final
-
 from holdfast.core.errors import (
     Conflict,
     Denied,
@@ -23,9 +21,7 @@ from holdfast.core.streams import (
 )
 from holdfast.protocols.durable_streams import responses
 from holdfast.protocols.durable_streams.responses import HeaderList, Response
-from holdfast.server.asgi import Send
-
-_END: Final = {"type": "http.response.body", "body": b""}
+from holdfast.server.asgi import Send, send_body
 
 
 async def send_response(send: Send, response: Response) -> None:
@@ -34,7 +30,7 @@ async def send_response(send: Send, response: Response) -> None:
     if status not in (204, 304):
         headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send_body(send, body)
 
 
 def to_response(error: HoldfastError) -> Response:
