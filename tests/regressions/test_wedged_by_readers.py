@@ -52,5 +52,5 @@ async def test_for_a_reader_that_takes_nothing_nothing_piles_up(tmp_path: Path) 
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
 
-        assert peak < 60_000_000
+        assert peak < 120_000_000  # what is written is in memory several times while it is; piled up it would be 300 MB
         assert (await server.api.get("/global/health")).json()["healthy"] is True

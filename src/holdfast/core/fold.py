@@ -134,10 +134,18 @@ class Fold:
         prompts = prompts_of(turns)
         user: WithParts | None = None
         step: WithParts | None = None
-        for message in self.messages() if prompts else ():
+        messages = self.messages() if prompts else ()
+        begun = all(message.info.id != prompts[0] for message in messages)  # where the prompt is gone, anywhere
+        for message in messages:
+            begun = begun or message.info.id == prompts[0]
             if message.info.id == prompts[-1]:
                 user = message
-            elif turns.active and isinstance(message.info, AssistantMessage) and message.info.parent_id in prompts:
+            elif (
+                begun
+                and turns.active
+                and isinstance(message.info, AssistantMessage)
+                and message.info.parent_id in prompts
+            ):
                 step = message
         return TurnState(
             session=self.session,
