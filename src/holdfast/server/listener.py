@@ -19,7 +19,9 @@ _KEEP_ALIVE_SECONDS: Final = 75
 _BACKLOG: Final = 2048
 _SOCKET_FRAME_BYTES_MAX: Final = 1 << 20
 GATHERED_BYTES_MAX: Final = 1 << 16
-"""Beyond this an answer is sent on at once, so that its sender feels when the client does not keep up, and much is not copied."""
+"""A larger body is not copied behind its head."""
+
+_HEAD_START: Final = b"HTTP/1.1 "
 
 
 class Listener:
@@ -92,34 +94,32 @@ class _Protocol(HttpProtocol):
 
 
 class Gathered(asyncio.Transport):
-    """A transport that sends what is written in one turn of the loop together: uvicorn writes head and body apart, which costs
-    the server a system call more, and the client a wake-up."""
+    """A transport that sends the head of an answer together with what is written next, at the latest in the next turn of the
+    loop: uvicorn writes head and body apart, which costs the server a system call more, and the client a wake-up."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self._transport = transport
         self._loop = loop
-        self._pieces: list[bytes] = []
-        self._size = 0
+        self._head = b""
         for name in _SAME:
             setattr(self, name, getattr(transport, name))
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        piece = bytes(data)
-        if self._size + len(piece) > GATHERED_BYTES_MAX:
+        if not self._head and data[:9] == _HEAD_START:
+            self._head = bytes(data)
+            self._loop.call_soon(self.flush)
+        elif self._head and 0 < len(data) <= GATHERED_BYTES_MAX:
+            head, self._head = self._head, b""
+            self._transport.write(head + data)
+        else:
             self.flush()
-            self._transport.write(piece)
-        elif piece:
-            if not self._pieces:
-                self._loop.call_soon(self.flush)
-            self._pieces.append(piece)
-            self._size += len(piece)
+            self._transport.write(data)
 
     def flush(self) -> None:
-        if self._pieces and not self._transport.is_closing():
-            self._transport.write(b"".join(self._pieces))
-        self._pieces.clear()
-        self._size = 0
+        head, self._head = self._head, b""
+        if head and not self._transport.is_closing():
+            self._transport.write(head)
 
     def close(self) -> None:
         self.flush()
