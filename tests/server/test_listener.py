@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.server.listener import GATHERED_BYTES_MAX, Gathered
+from holdfast.server.listener import COPIED_BYTES_MAX, AnswerTransport
 
 
 class Wire(asyncio.Transport):
@@ -35,15 +35,15 @@ async def wire() -> Wire:
     return Wire()
 
 
-def _gathered(wire: Wire) -> Gathered:
-    return Gathered(wire, asyncio.get_running_loop())
+def _transport(wire: Wire) -> AnswerTransport:
+    return AnswerTransport(wire, asyncio.get_running_loop())
 
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
 
 async def test_the_head_of_an_answer_is_sent_with_its_body(wire: Wire) -> None:
-    transport = _gathered(wire)
+    transport = _transport(wire)
     transport.write(HEAD)
     assert wire.sent == []
     transport.write(b"body")
@@ -53,7 +53,7 @@ async def test_the_head_of_an_answer_is_sent_with_its_body(wire: Wire) -> None:
 
 
 async def test_the_head_of_an_answer_that_comes_later_does_not_wait_for_it(wire: Wire) -> None:
-    transport = _gathered(wire)
+    transport = _transport(wire)
     transport.write(HEAD)
     await asyncio.sleep(0)
     assert wire.sent == [HEAD]
@@ -61,20 +61,20 @@ async def test_the_head_of_an_answer_that_comes_later_does_not_wait_for_it(wire:
 
 async def test_an_event_is_sent_at_once(wire: Wire) -> None:
     """The next turn of the loop may be long."""
-    transport = _gathered(wire)
+    transport = _transport(wire)
     transport.write(b"an event")
     assert wire.sent == [b"an event"]
 
 
 async def test_much_is_not_copied(wire: Wire) -> None:
-    transport = _gathered(wire)
+    transport = _transport(wire)
     transport.write(HEAD)
-    transport.write(bytes(GATHERED_BYTES_MAX + 1))
-    assert wire.sent == [HEAD, bytes(GATHERED_BYTES_MAX + 1)]
+    transport.write(bytes(COPIED_BYTES_MAX + 1))
+    assert wire.sent == [HEAD, bytes(COPIED_BYTES_MAX + 1)]
 
 
 async def test_closing_sends_what_was_written(wire: Wire) -> None:
-    transport = _gathered(wire)
+    transport = _transport(wire)
     transport.write(HEAD)
     transport.close()
     assert wire.sent == [HEAD]
@@ -84,7 +84,7 @@ async def test_closing_sends_what_was_written(wire: Wire) -> None:
 
 
 async def test_what_was_aborted_is_not_sent(wire: Wire) -> None:
-    transport = _gathered(wire)
+    transport = _transport(wire)
     transport.write(HEAD)
     transport.abort()
     await asyncio.sleep(0)

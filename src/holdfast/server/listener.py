@@ -18,7 +18,7 @@ _GRACE_SECONDS: Final = 2
 _KEEP_ALIVE_SECONDS: Final = 75
 _BACKLOG: Final = 2048
 _SOCKET_FRAME_BYTES_MAX: Final = 1 << 20
-GATHERED_BYTES_MAX: Final = 1 << 16
+COPIED_BYTES_MAX: Final = 1 << 16
 """A larger body is not copied behind its head."""
 
 _HEAD_START: Final = b"HTTP/1.1 "
@@ -86,14 +86,14 @@ class _Protocol(HttpProtocol):
     """Answers leave in one packet."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(Gathered(transport, self.loop))
+        super().connection_made(AnswerTransport(transport, self.loop))
 
     def on_response_complete(self) -> None:
-        cast(Gathered, self.transport).flush()
+        cast(AnswerTransport, self.transport).flush()
         super().on_response_complete()
 
 
-class Gathered(asyncio.Transport):
+class AnswerTransport(asyncio.Transport):
     """A transport that sends the head of an answer together with what is written next, at the latest in the next turn of the
     loop: uvicorn writes head and body apart, which costs the server a system call more, and the client a wake-up."""
 
@@ -109,7 +109,7 @@ class Gathered(asyncio.Transport):
         if not self._head and data[:9] == _HEAD_START:
             self._head = bytes(data)
             self._loop.call_soon(self.flush)
-        elif self._head and 0 < len(data) <= GATHERED_BYTES_MAX:
+        elif self._head and 0 < len(data) <= COPIED_BYTES_MAX:
             head, self._head = self._head, b""
             self._transport.write(head + data)
         else:
