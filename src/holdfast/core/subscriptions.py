@@ -4,9 +4,9 @@ A *wake* is one call to work: by a webhook, or by a record in a wake stream that
 and a *generation*, which grows; whoever acts on a wake names both, and a wake that is over fences him off. Per subscription
 one wake is under way at a time, or one worker holds the lease.
 
-Life of a wake: `wake` → (webhook: `answered`, or `refused` and tried again; pull: `claimed`) → `acknowledged` any number of
-times, each time extending the lease → `finished`; or its lease runs out (`finished` too). Then, if there is still something
-to tell, the next wake.
+Life of a wake: `wake` → told, or `refused` and told again later (webhook: `answered`; pull: `recorded`, then `claimed`) →
+`acknowledged` any number of times, each time extending the lease → `finished`; or its lease runs out (`finished` too). Then,
+if there is still something to tell, the next wake.
 """
 
 from collections.abc import Mapping, Sequence
@@ -172,6 +172,11 @@ def is_idle(subscription: Subscription) -> bool:
     return subscription.wake_id is None and subscription.holder is None
 
 
+def is_unclaimed(subscription: Subscription) -> bool:
+    """A wake is under way, and no worker holds the lease."""
+    return subscription.wake_id is not None and subscription.holder is None
+
+
 def link(subscription: Subscription, paths: Sequence[str], tails: Tails, *, explicit: bool) -> Subscription:
     """With these streams. One that is new to the subscription counts as dealt with up to the given tail."""
     links = dict(subscription.links)
@@ -222,13 +227,19 @@ def wake(subscription: Subscription, trigger: str, tails: Tails, wake_id: str) -
     )
 
 
+def recorded(subscription: Subscription) -> Subscription:
+    """The wake stream has the wake: it waits for a worker, for as long as that takes."""
+    return replace(subscription, attempts=0, next_attempt_ms=None)
+
+
 def answered(subscription: Subscription, now_ms: int) -> Subscription:
-    """The webhook took the wake, and will call back."""
-    return extended(replace(subscription, attempts=0, next_attempt_ms=None), now_ms)
+    """Somebody took the wake, and will call back: the webhook by its answer, or whoever asks for more time."""
+    lease_until_ms = now_ms + subscription.config.lease_ttl_ms
+    return replace(subscription, attempts=0, next_attempt_ms=None, lease_until_ms=lease_until_ms)
 
 
 def refused(subscription: Subscription, now_ms: int, jitter: float) -> Subscription:
-    """The webhook did not take it. `jitter` is random in [0, 1)."""
+    """The webhook did not take it, or there is no wake stream to record it in. `jitter` is random in [0, 1)."""
     delay = min(RETRY_MS_MIN * 2 ** min(subscription.attempts, 10), RETRY_MS_MAX)
     delay = round(delay * (1 + JITTER * (2 * jitter - 1)))
     return replace(
@@ -237,11 +248,7 @@ def refused(subscription: Subscription, now_ms: int, jitter: float) -> Subscript
 
 
 def claimed(subscription: Subscription, worker: str, now_ms: int) -> Subscription:
-    return extended(replace(subscription, holder=worker), now_ms)
-
-
-def extended(subscription: Subscription, now_ms: int) -> Subscription:
-    return replace(subscription, lease_until_ms=now_ms + subscription.config.lease_ttl_ms)
+    return answered(replace(subscription, holder=worker), now_ms)
 
 
 def check_wake(
@@ -257,9 +264,12 @@ def check_wake(
 
 
 def acknowledged(subscription: Subscription, acks: Sequence[StreamPosition], tails: Tails) -> Subscription:
-    """All of the acknowledgements, or InvalidOffset: an unknown stream, a step back, or beyond the end."""
+    """All of the acknowledgements, or InvalidOffset: an unknown stream, a step back, or beyond the end. Of a stream that went
+    away after the wake told of it there is nothing left to acknowledge, and that is no reason to refuse the others."""
     links = dict(subscription.links)
     for ack in acks:
+        if ack.stream not in tails and ack.stream in subscription.snapshot:
+            continue
         known = links.get(ack.stream)
         if known is None:
             raise InvalidOffset(f"Not a stream of this subscription: {ack.stream[:200]}")

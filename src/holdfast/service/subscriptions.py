@@ -8,18 +8,20 @@ Rules
  2. After a restart every wake that was under way goes on: a delivery that had not been answered is made again, a lease runs
     out when it would have.
  3. A stream that a pattern means is linked when it appears, at its beginning; one that was there when the subscription was
-    made, at its end.
+    made, at its end. A subscription's own wake stream is none of its streams: each wake would call for the next.
+ 4. A wake that cannot be told, since the webhook does not answer or the wake stream is not there (yet), is tried again; the
+    subscription counts as failed meanwhile. A wake stream that appears gets what is under way and unclaimed at once.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
 
 from holdfast.core import subscriptions as rules
 from holdfast.core.clock import Clock
-from holdfast.core.errors import Conflict, HoldfastError, Invalid, Unavailable
+from holdfast.core.errors import Conflict, HoldfastError, Invalid, StorageError, Unavailable
 from holdfast.core.json_runs import to_run
 from holdfast.core.stream_rules import Change, DropStream, PutStream
 from holdfast.core.streams import JSON, Append, ByteStreamStore, Producer
@@ -88,6 +90,7 @@ class SubscriptionService:
         self._active: dict[str, _Active] = {}
         self._linked: dict[str, set[str]] = {}
         self._known: set[str] = set()
+        self._newest_ms = 0
         self.tails: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
@@ -142,6 +145,8 @@ class SubscriptionService:
                 await self._webhooks.check(config.webhook_url)
             if config.pattern is not None:
                 self._wording.compile_glob(config.pattern)
+            if config.wake_stream in config.streams:
+                raise Invalid("A wake stream is none of the streams that it tells of.", field="wake_stream")
             if len(self._active) >= SUBSCRIPTIONS_MAX:
                 raise Invalid(f"There are {SUBSCRIPTIONS_MAX} subscriptions already.")
             await self.signer.ready(self._clock.now_ms())
@@ -155,9 +160,8 @@ class SubscriptionService:
                 if known.subscription.config != config:
                     raise SubscriptionExists("There is another subscription with that id.")
                 return known.subscription, False
-        subscription = Subscription(
-            id=subscription_id, config=config, created_ms=self._clock.now_ms(), base=base, links={}
-        )
+        self._newest_ms = max(self._clock.now_ms(), self._newest_ms + 1)  # two of one name differ in it
+        subscription = Subscription(id=subscription_id, config=config, created_ms=self._newest_ms, base=base, links={})
         subscription = rules.link(subscription, config.streams, self.tails, explicit=True)
         active = self._add(subscription)
         meant = [path for path in self.tails if active.means(path)]
@@ -182,6 +186,8 @@ class SubscriptionService:
 
     async def add_streams(self, subscription_id: str, paths: Sequence[str]) -> None:
         active = self._find(subscription_id)
+        if active.subscription.config.wake_stream in paths:
+            raise Invalid("A wake stream is none of the streams that it tells of.", field="streams")
         async with active.lock:
             await self._save(active, rules.link(active.subscription, paths, self.tails, explicit=True))
 
@@ -231,7 +237,7 @@ class SubscriptionService:
             await self._check(active, token, wake_id, generation)
             subscription = rules.acknowledged(active.subscription, acks, self.tails)
             if not done:
-                await self._save(active, rules.extended(subscription, self._clock.now_ms()))
+                await self._save(active, rules.answered(subscription, self._clock.now_ms()))
                 self._set_timer(active)
                 return False
             await self._save(active, rules.finished(subscription))
@@ -275,6 +281,8 @@ class SubscriptionService:
             for active in self._active.values():
                 if active.means(path):
                     self._run(self._link_new(active, path))
+                if active.subscription.config.wake_stream == path and rules.is_unclaimed(active.subscription):
+                    self._tell(active)
         if self.tails.get(path, 0) != tail:
             self.tails[path] = tail
             for subscription_id in self._linked.get(path, ()):
@@ -285,7 +293,7 @@ class SubscriptionService:
     def _lost(self, path: str) -> None:
         self._known.discard(path)
         self.tails.pop(path, None)
-        for subscription_id in self._linked.pop(path, ()):
+        for subscription_id in self._linked.get(path, ()):
             self._run(self._forget(self._active[subscription_id], path))
 
     async def _link_new(self, active: "_Active", path: str) -> None:
@@ -344,11 +352,18 @@ class SubscriptionService:
         if not self._is_there(active):
             raise SubscriptionNotFound(subscription.id)
         await self._store.save(subscription)
-        for path in active.subscription.links.keys() - subscription.links.keys():
-            self._linked.get(path, set()).discard(subscription.id)
+        self._unlinked(active.subscription, active.subscription.links.keys() - subscription.links.keys())
         for path in subscription.links:
             self._linked.setdefault(path, set()).add(subscription.id)
         active.subscription = subscription
+
+    def _unlinked(self, subscription: Subscription, paths: Iterable[str]) -> None:
+        for path in paths:
+            linked = self._linked.get(path)
+            if linked is not None:
+                linked.discard(subscription.id)
+                if not linked:
+                    del self._linked[path]
 
     # --- telling, without the lock while others are waited for
 
@@ -389,17 +404,31 @@ class SubscriptionService:
         return await self._webhooks.post(url, body, headers)
 
     async def _record_wake(self, active: "_Active") -> None:
-        """Recorded once for each generation, however often it is tried: the subscription is an idempotent producer."""
-        subscription = active.subscription
-        path = subscription.config.wake_stream
-        if path is None or subscription.wake_id is None:
+        """Recorded once for each generation, however often it is tried: the subscription is an idempotent producer. (Not the
+        one of that name before it, whose generations were others.)"""
+        told = active.subscription
+        path = told.config.wake_stream
+        if path is None or not rules.is_unclaimed(told):
             return
-        run = to_run(self._wording.wake_record(subscription, self._clock.now_ms()))
-        producer = Producer(f"__ds/{subscription.id}", subscription.generation, 0)
+        run = to_run(self._wording.wake_record(told, self._clock.now_ms()))
+        producer = Producer(f"__ds/{told.id}/{told.created_ms}", told.generation, 0)
+        is_recorded = True
         try:
             await self._streams.append(Append(path=path, content_type=JSON, data=run, producer=producer))
+        except StorageError:
+            raise  # the server stops, and begins with this
         except HoldfastError as error:
-            log.warning("wake.not_recorded", subscription=subscription.id, reason=error.message)
+            is_recorded = False
+            log.warning("wake.not_recorded", subscription=told.id, attempts=told.attempts + 1, reason=error.message)
+        async with active.lock:
+            subscription = active.subscription
+            if subscription.wake_id != told.wake_id or not rules.is_unclaimed(subscription):
+                return  # somebody claimed it without having been told
+            if not is_recorded:
+                await self._save(active, rules.refused(subscription, self._clock.now_ms(), self._jitter()))
+            elif subscription.attempts:
+                await self._save(active, rules.recorded(subscription))
+            self._set_timer(active)
 
     def _add(self, subscription: Subscription) -> "_Active":
         pattern = subscription.config.pattern
@@ -416,8 +445,7 @@ class SubscriptionService:
     def _drop(self, active: "_Active") -> None:
         active.set_timer(None)
         self._active.pop(active.subscription.id, None)
-        for path in active.subscription.links:
-            self._linked.get(path, set()).discard(active.subscription.id)
+        self._unlinked(active.subscription, active.subscription.links)
 
     def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         if self._stopped:
@@ -447,7 +475,7 @@ class _Active:
         self._timer: asyncio.TimerHandle | None = None
 
     def means(self, path: str) -> bool:
-        return self._glob is not None and self._glob(path)
+        return self._glob is not None and path != self.subscription.config.wake_stream and self._glob(path)
 
     def set_timer(self, timer: asyncio.TimerHandle | None) -> None:
         if self._timer is not None:

@@ -13,7 +13,9 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from holdfast.core.errors import StorageError
+from holdfast.core import subscriptions as rules
+from holdfast.core.errors import StorageError, Unavailable
+from holdfast.core.streams import Append, StreamAppended
 from holdfast.core.subscriptions import WebhookUrlRejected
 from holdfast.service import webhook_calls
 from holdfast.service.webhooks import ANSWER_BYTES_MAX, WebhookFailed, Webhooks, check_url, is_public
@@ -187,6 +189,183 @@ async def test_an_acknowledgement_stays_between_what_was_acknowledged_and_the_en
         assert await ack("jobs/1", "9999999999999999_0000000000000000") == 409
         assert await ack("jobs/1", tail) == 200
         assert await ack("jobs/1", "0000000000000000_0000000000000000") == 409
+
+
+def pull(**more: Any) -> dict[str, Any]:
+    return {"type": "pull-wake", "pattern": "jobs/*", "wake_stream": "wakes", **more}
+
+
+async def generations(world: StreamWorld, path: str = "wakes") -> list[int]:
+    """Of the wakes in a wake stream."""
+    answer = await world.get(path)
+    return [wake["generation"] for wake in answer.json] if answer.status == 200 else []
+
+
+async def status_of(world: StreamWorld) -> str:
+    return (await call(world, "GET", "subscriptions/s"))[1]["status"]
+
+
+async def test_a_wake_stream_that_is_made_late_gets_the_wake_that_waits_for_it(tmp_path: Path) -> None:
+    async with StreamWorld(tmp_path) as world:
+        await call(world, "PUT", "subscriptions/s", pull())
+        await world.put("jobs/1", JSON, "[1]")
+
+        async def is_failed() -> bool:
+            return await status_of(world) == "failed"
+
+        await until(is_failed)
+        await world.put("wakes")
+
+        async def is_told() -> bool:
+            return await generations(world) == [1] and await status_of(world) == "active"
+
+        await until(is_told)
+        assert (await call(world, "POST", "subscriptions/s/claim", {"worker": "one"}))[1]["generation"] == 1
+
+
+async def test_a_wake_that_could_not_be_recorded_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "RETRY_MS_MIN", 1)
+    async with StreamWorld() as world:
+        await world.put("wakes")
+        await call(world, "PUT", "subscriptions/s", pull())
+        append, refusals = world.store.byte_streams.append, 3
+
+        async def append_at_last(command: Append) -> StreamAppended:
+            nonlocal refusals
+            if command.path == "wakes" and refusals:
+                refusals -= 1
+                raise Unavailable("Not now.")
+            return await append(command)
+
+        monkeypatch.setattr(world.store.byte_streams, "append", append_at_last)
+        await world.put("jobs/1", JSON, "[1]")
+
+        async def is_told() -> bool:
+            world.clock.advance(10)
+            return await generations(world) == [1] and await status_of(world) == "active"
+
+        await until(is_told)
+        assert refusals == 0
+
+
+async def test_a_claim_ends_the_tries_to_tell_of_it(tmp_path: Path) -> None:
+    """Its lease counts from now on, over restarts, and not the schedule of a wake that somebody has found without it."""
+    async with StreamWorld(tmp_path) as world:
+        await call(world, "PUT", "subscriptions/s", pull())
+        await world.put("jobs/1", JSON, "[1]")
+
+        async def is_failed() -> bool:
+            return await status_of(world) == "failed"
+
+        await until(is_failed)
+        assert (await call(world, "POST", "subscriptions/s/claim", {"worker": "one"}))[0] == 200
+        subscription = world.subscriptions.get("s")
+        assert (subscription.attempts, subscription.next_attempt_ms) == (0, None)
+        await world.put("wakes")
+        world.clock.advance(29_000)
+        await world.restart()
+        assert (await call(world, "POST", "subscriptions/s/claim", {"worker": "two"}))[1]["error"]["code"] == (
+            "ALREADY_CLAIMED"
+        )
+        assert await generations(world) == []
+
+
+async def test_a_wake_stream_that_is_made_again_has_the_wake_that_nobody_claimed(tmp_path: Path) -> None:
+    async with StreamWorld(tmp_path) as world:
+        await world.put("wakes")
+        await call(world, "PUT", "subscriptions/s", pull())
+        await world.put("jobs/1", JSON, "[1]")
+
+        async def is_told() -> bool:
+            return await generations(world) == [1]
+
+        await until(is_told)
+        assert (await world.request("DELETE", "wakes")).status == 204
+        await world.put("wakes")
+        await until(is_told)
+        await call(world, "POST", "subscriptions/s/claim", {"worker": "one"})
+        assert (await world.request("DELETE", "wakes")).status == 204
+        await world.put("wakes")
+        await world.put("jobs/2", JSON, "[1]")
+        assert await generations(world) == [], "somebody is at it"
+
+
+async def test_a_subscription_that_is_made_again_wakes_on_the_same_stream() -> None:
+    """Its generations begin anew, and are not taken for repetitions of those of the one before."""
+    async with StreamWorld() as world:
+        await world.put("wakes")
+        for times in (1, 2, 3):
+            await call(world, "PUT", "subscriptions/s", pull())
+            await world.post("jobs/1", "[1]") if times > 1 else await world.put("jobs/1", JSON, "[1]")
+
+            async def is_told(times: int = times) -> bool:
+                return await generations(world) == [1] * times
+
+            await until(is_told)
+            await call(world, "DELETE", "subscriptions/s")
+
+
+async def test_a_wake_stream_does_not_wake_for_itself() -> None:
+    async with StreamWorld() as world:
+        await world.put("wakes")
+        await call(world, "PUT", "subscriptions/s", pull(pattern="**"))
+        await world.put("jobs/1", JSON, "[1]")
+
+        async def is_told() -> bool:
+            return await generations(world) == [1]
+
+        await until(is_told)
+        _, claimed = await call(world, "POST", "subscriptions/s/claim", {"worker": "one"})
+        assert [stream["path"] for stream in claimed["streams"]] == ["jobs/1"]
+        acks = [{"stream": "jobs/1", "offset": claimed["streams"][0]["tail_offset"]}]
+        body = {"wake_id": claimed["wake_id"], "generation": claimed["generation"], "acks": acks, "done": True}
+        assert (await call(world, "POST", "subscriptions/s/ack", body, claimed["token"]))[1]["next_wake"] is False
+
+        assert (await call(world, "PUT", "subscriptions/t", pull(streams=["wakes"])))[0] == 400
+        assert (await call(world, "POST", "subscriptions/s/streams", {"streams": ["wakes"]}))[0] == 400
+
+
+async def test_a_stream_that_is_deleted_and_made_again_at_once_still_wakes() -> None:
+    """While the subscription is busy with the deletion, the new stream appears, and then grows."""
+    async with StreamWorld() as world:
+        await world.put("wakes")
+        for subscription_id, links in (("s", {"pattern": "jobs/*"}), ("t", {"pattern": None, "streams": ["jobs/1"]})):
+            await call(world, "PUT", f"subscriptions/{subscription_id}", pull(**links))
+        await world.put("jobs/1", JSON)
+        for active in world.subscriptions._active.values():
+            await active.lock.acquire()
+        await world.request("DELETE", "jobs/1")
+        await world.put("jobs/1", JSON)
+        for active in world.subscriptions._active.values():
+            active.lock.release()
+        await asyncio.gather(*world.subscriptions._tasks)
+        await world.post("jobs/1", "[1]")
+
+        async def are_told() -> bool:
+            return len(await generations(world)) == 2
+
+        await until(are_told)
+
+
+async def test_what_is_acknowledged_of_a_stream_that_was_deleted_meanwhile_does_not_hold_up_the_rest() -> None:
+    async with StreamWorld() as world:
+        await call(world, "PUT", "subscriptions/s", pull(streams=["named"]))
+        for path in ("jobs/1", "jobs/2", "named"):
+            await world.put(path, JSON, "[1]")
+        await asyncio.gather(*world.subscriptions._tasks)
+        _, claimed = await call(world, "POST", "subscriptions/s/claim", {"worker": "one"})
+        await world.request("DELETE", "jobs/1")
+        await world.request("DELETE", "named")
+        await asyncio.gather(*world.subscriptions._tasks)
+        acks = [{"stream": stream["path"], "offset": stream["tail_offset"]} for stream in claimed["streams"]]
+        assert len(acks) == 3
+        body = {"wake_id": claimed["wake_id"], "generation": claimed["generation"], "acks": acks, "done": True}
+        assert (await call(world, "POST", "subscriptions/s/ack", body, claimed["token"])) == (
+            200,
+            {"ok": True, "next_wake": False},
+        )
+        await world.put("named", JSON, "[2]")
+        assert (await call(world, "POST", "subscriptions/s/claim", {"worker": "one"}))[0] == 200, "it is new"
 
 
 async def test_a_delivery_that_ends_after_its_subscription_does_not_touch_the_next_of_that_name(tmp_path: Path) -> None:
