@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -15,6 +16,13 @@ from holdfast.agent.tools.glob import Glob
 from holdfast.agent.tools.grep import Grep
 from holdfast.agent.tools.list import List
 from tests.agent.tools.hosts import Session
+
+
+@pytest.fixture(autouse=True)
+def no_ripgrep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On machines that have it, too. `tests/service/test_files.py` compares the two."""
+    which = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name, *rest: None if name == "rg" else which(name, *rest))
 
 
 @pytest.fixture(params=["git", "plain"])
