@@ -79,7 +79,7 @@ def test_what_is_written_is_read_again(id: int, text: str, value: object):
     assert (notification.method, json.loads(notification.params)) == (text, value)
     assert isinstance(answer, Answer)
     assert (answer.id, json.loads(answer.result), answer.error) == (text, value, None)
-    assert refusal == Answer(id, b"null", text)
+    assert refusal == Answer(id, b"null", text, -1)
 
 
 def test_other_headers_and_other_spellings_are_taken():

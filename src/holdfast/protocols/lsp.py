@@ -40,11 +40,13 @@ class Notification(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """`error` is the peer's explanation; None if it did what it was asked. `id` is None if it did not even understand that."""
+    """`error` is the peer's explanation, `code` its number; None if it did what it was asked. `id` is None if it did not even
+    understand that."""
 
     id: MessageId | None
     result: bytes
     error: str | None
+    code: int | None = None
 
 
 Message = Request | Notification | Answer
@@ -115,6 +117,7 @@ def encode_refusal(id: MessageId, code: int, message: str) -> bytes:
 
 class _Error(msgspec.Struct):
     message: str = ""
+    code: int | None = None
 
 
 class _Content(msgspec.Struct):
@@ -134,7 +137,9 @@ def _message(content: bytes) -> Message:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise RemoteProtocolError("a message that is not JSON-RPC") from None
     if read.method is None:
-        return Answer(read.id, bytes(read.result), read.error.message if read.error is not None else None)
+        if read.error is not None:
+            return Answer(read.id, bytes(read.result), read.error.message, read.error.code)
+        return Answer(read.id, bytes(read.result), None)
     if read.id is None:
         return Notification(read.method, bytes(read.params))
     return Request(read.id, read.method, bytes(read.params))

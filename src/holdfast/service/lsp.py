@@ -1,5 +1,5 @@
-"""Language servers of each directory: those of its configuration (`lsp`), started when somebody first looks for a symbol, or a
-tool reads or changes a file of their kinds.
+"""Language servers of each directory: those of its configuration (`lsp`), started when somebody first looks for a symbol, a tool
+reads or changes a file of their kinds, or a user attaches one.
 
 They follow the configuration without a restart, and end with the directory's instance.
 """
@@ -81,6 +81,14 @@ class LspService:
     def read(self, directory: Path, path: str) -> None:
         for server in self._for(directory, path):
             server.show([path])
+
+    def attached(self, instance: Instance, paths: Sequence[str]) -> None:
+        """A user attached these files, absolute and without links. Those in the project are opened, like what a tool reads."""
+        roots = {instance.directory, instance.place.worktree} - {"/"}
+        for path in paths:
+            is_inside = path == os.path.normpath(path) and any(Path(root) in Path(path).parents for root in roots)
+            if is_inside and self.take(Path(instance.directory), path):
+                self.read(Path(instance.directory), path)
 
     async def changed(self, directory: Path, changes: Sequence[FileChange]) -> Mapping[str, FileErrors]:
         told: dict[LanguageServer, list[FileChange]] = {}

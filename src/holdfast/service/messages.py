@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from holdfast.agent.tools.stamps import seen_in
 from holdfast.core.clock import Clock
 from holdfast.core.codec import to_json
 from holdfast.core.errors import Conflict, Invalid, NotFound
@@ -46,7 +47,7 @@ from holdfast.core.wire import Wire
 from holdfast.service.forms import check_form
 from holdfast.service.instances import Instance, Instances
 from holdfast.service.past_turns import past_turns
-from holdfast.service.prompt_parts import AgentInput, PartInput, SubtaskInput, spelled_out
+from holdfast.service.prompt_parts import AgentInput, FileInput, PartInput, SubtaskInput, spelled_out
 from holdfast.service.sessions import check_session_id, session_of
 from holdfast.service.turns import TurnService
 
@@ -103,12 +104,15 @@ class MessageService:
         new_id: Callable[[Prefix], str],
         instances: Instances,
         turns: TurnService,
+        attached: Callable[[Instance, Sequence[str]], None],
     ) -> None:
+        """`attached` is told which files a prompt that was recorded shows the LLM; it must not wait."""
         self._store = store
         self._clock = clock
         self._new_id = new_id
         self._instances = instances
         self._turns = turns
+        self._attached = attached
         self._directories: dict[str, str] = {}
 
     async def prompt(self, session_id: str, prompt: Prompt) -> WithParts | RawMessage:
@@ -193,6 +197,8 @@ class MessageService:
         key = f"prompt:{id}" if given is not None else None
         appended = await self.append_prompt(session_id, decide, key=key)
         is_new = appended.recorded > 0 and not appended.duplicate
+        if is_new and any(isinstance(part, FileInput) for part in prompt.parts):
+            self._attached(instance, [path for part in parts for path in seen_in(part)])
         return _Recorded(id, made[0] if is_new else None)
 
     async def _instance(self, session_id: str) -> Instance:

@@ -90,7 +90,9 @@ def make_services(
     """`pick(n)` gives a random number in [0, n). `tool_output` is where long output of commands goes."""
     turns = TurnService(store, engine)
     projects = ProjectService(store, clock, project_details)
-    messages = MessageService(store, clock=clock, new_id=new_id, instances=instances, turns=turns)
+    messages = MessageService(
+        store, clock=clock, new_id=new_id, instances=instances, turns=turns, attached=lsp.attached
+    )
     return Services(
         clock=clock,
         new_id=new_id,

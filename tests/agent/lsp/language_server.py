@@ -1,8 +1,9 @@
-"""A language server that does what it is told: `python language_server.py LOG [silent|refusing]`.
+"""A language server that does what it is told: `python language_server.py LOG [silent|refusing|asked|registering]`.
 
 What it does is written to the file LOG, a line each; a query, or the first line of a file that is opened, says what else it does.
 Every line of a file that begins with `bad` is an error to it, one with `odd` a warning. Only the standard library is used: it
-starts in no time."""
+starts in no time. With `asked` or `registering` it says what is wrong only when it is asked; it says that it wants to be at once,
+or when the first file is opened."""
 
 import itertools
 import json
@@ -12,6 +13,7 @@ import sys
 from typing import Any
 
 INITIALIZED: dict[str, Any] = {}
+TEXTS: dict[str, str] = {}
 
 
 def write(content: bytes) -> None:
@@ -63,6 +65,12 @@ def find(id: Any, query: str) -> None:
             sys.stderr.write("I die of it, my token is s3cr3t-token\n")
             sys.stderr.flush()
             os._exit(7)
+        case "die and leave a child":  # which has stderr open
+            subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            os._exit(7)
+        case "complain without end":
+            subprocess.Popen(["yes"], stdin=subprocess.DEVNULL, stdout=2)
+            send(id=id, result=[symbol(query)])
         case "hang":
             return
         case "hang and read nothing":
@@ -118,11 +126,59 @@ def publish(uri: str, diagnostics: Any, **more: Any) -> None:
     send(method="textDocument/publishDiagnostics", params={"uri": uri, "diagnostics": diagnostics, **more})
 
 
-def look(uri: str, version: int, text: str) -> None:
-    """At the text of a file."""
+def wrong_in(text: str) -> list[dict[str, Any]]:
     lines = text.split("\n")
     found = [diagnostic(n, line[4:]) for n, line in enumerate(lines) if line.startswith("bad")]
-    found += [diagnostic(n, line[4:], 2) for n, line in enumerate(lines) if line.startswith("odd")]
+    return found + [diagnostic(n, line[4:], 2) for n, line in enumerate(lines) if line.startswith("odd")]
+
+
+def answer(id: Any, uri: str, **name: Any) -> None:
+    """What is wrong in a file. One that wants all of them to know says `all wrong` in its first line."""
+    text = TEXTS[uri]
+    note(f"asked {uri.rpartition('/')[2]}{' as ' + name['identifier'] if 'identifier' in name else ''}")
+    match text.split("\n")[0]:
+        case "die":
+            os._exit(7)
+        case "say nothing":
+            pass
+        case "not now" if not noted("sent away"):
+            note("sent away")
+            send(id=id, error={"code": -32802, "message": "not now", "data": {"retriggerRequest": True}})
+        case "refuse":
+            send(id=id, error={"code": -32601, "message": "no such method"})
+        case "refuse and publish":
+            send(id=id, error={"code": -32601, "message": "no such method"})
+            publish(uri, wrong_in(text))
+        case "nonsense":
+            send(id=id, result=[7, {"kind": "odd"}])
+        case "think again":
+            send(id=id, result={"kind": "full", "items": []})
+            TEXTS[uri] = text.removeprefix("think again\n")
+            send(id="r", method="workspace/diagnostic/refresh")
+        case "never stop":
+            send(id=id, result={"kind": "full", "items": wrong_in(text)})
+            for number in range(1000):
+                send(id=f"r{number}", method="workspace/diagnostic/refresh")
+        case _:
+            others = [text for text in TEXTS.values() if text.startswith("all wrong")]
+            found = [*wrong_in(text), *(diagnostic(9, text.split("\n")[0]) for text in others)]
+            send(id=id, result={"kind": "full", "resultId": "1", "items": found})
+
+
+def look(uri: str, version: int, text: str) -> None:
+    """At the text of a file."""
+    TEXTS[uri] = text
+    if "registering" in sys.argv and not noted("registered"):
+        note("registered")
+        options = [{"identifier": name, "interFileDependencies": True} for name in ("one", "two")]
+        registrations = [
+            {"id": o["identifier"], "method": "textDocument/diagnostic", "registerOptions": o} for o in options
+        ]
+        send(id="q", method="client/registerCapability", params={"registrations": registrations})
+    if IS_ASKED:
+        return
+    lines = text.split("\n")
+    found = wrong_in(text)
     match lines[0]:
         case "die":
             os._exit(7)
@@ -165,6 +221,7 @@ def look(uri: str, version: int, text: str) -> None:
             publish(uri, found, version=version)
 
 
+IS_ASKED = "asked" in sys.argv or "registering" in sys.argv
 WANTED = {"GIVEN", "OPENCODE_SERVER_PASSWORD", "ANTHROPIC_API_KEY", "HOLDFAST_AUTH_KEY"}
 
 
@@ -182,7 +239,11 @@ def main() -> None:
                 if "refusing" in sys.argv:
                     send(id=message["id"], error={"code": 1, "message": "not today"})
                 else:
-                    send(id=message["id"], result={"capabilities": {"workspaceSymbolProvider": True}})
+                    asked = (
+                        {"interFileDependencies": True, "workspaceDiagnostics": False} if "asked" in sys.argv else None
+                    )
+                    capabilities = {"workspaceSymbolProvider": True, "diagnosticProvider": asked}
+                    send(id=message["id"], result={"capabilities": capabilities})
             case "workspace/symbol":
                 find(message["id"], message["params"]["query"])
             case "textDocument/didOpen":
@@ -193,7 +254,11 @@ def main() -> None:
                 document, [change] = message["params"]["textDocument"], message["params"]["contentChanges"]
                 note(f"changed {name_of(document)} {document['version']}")
                 look(document["uri"], document["version"], change["text"])
+            case "textDocument/diagnostic":
+                uri = message["params"].pop("textDocument")["uri"]
+                answer(message["id"], uri, **message["params"])
             case "textDocument/didClose":
+                TEXTS.pop(message["params"]["textDocument"]["uri"])
                 note(f"closed {name_of(message['params']['textDocument'])}")
             case "workspace/didChangeWatchedFiles":
                 changes = message["params"]["changes"]

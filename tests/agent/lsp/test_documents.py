@@ -234,6 +234,74 @@ async def test_one_that_never_gets_ready_is_waited_for_once(project: Project):
     assert await project.errors(server, "a.py", "bad two\n") == []
 
 
+@pytest.mark.parametrize("way", ["asked", "registering"])
+async def test_one_that_only_answers_is_asked_of_what_changed(project: Project, way: str):
+    server = project.server(way)
+    assert await project.errors(server, "a.py", "good\nbad one\nodd two\n") == ["one"]
+    assert await project.errors(server, "b.py", "bad two\n") == ["two"]
+    assert await project.errors(server, "b.py", "good\n") == []
+    assert project.said("asked b.py")[-1] == ("asked b.py as two" if way == "registering" else "asked b.py")
+
+
+async def test_all_open_files_are_asked_of_if_one_may_make_another_wrong(project: Project):
+    server = project.server("asked")
+    await project.errors(server, "a.py", "good\n")
+
+    found = await server.check([FileChange(project.write("b.py", "all wrong\n"), "add")])
+    assert [messages(found, project.directory / name) for name in ("a.py", "b.py")] == [["all wrong"], ["all wrong"]]
+    found = await server.check([FileChange(project.write("b.py", "good\n"), "change")])
+    assert found == {}
+
+
+async def test_one_that_is_not_ready_to_answer_is_asked_again(project: Project):
+    assert await project.errors(project.server("asked"), "a.py", "not now\nbad one\n") == ["one"]
+    assert project.said("asked") == 2 * ["asked a.py"]
+
+
+async def test_one_that_thinks_again_is_asked_again(project: Project):
+    server = project.server("asked")
+    assert await project.errors(server, "a.py", "think again\nbad one\n") == []
+    await until(lambda: len(project.said("asked a.py")) == 2)
+
+    found = await server.check([FileChange(project.write("b.py", ""), "add")])
+    assert messages(found, project.directory / "a.py") == ["one"]
+
+
+async def test_one_that_wants_to_be_asked_without_end_is_asked_some_times(project: Project):
+    server = project.server("asked")
+    assert await project.errors(server, "a.py", "never stop\nbad one\n") == ["one"]
+    await until(lambda: len(project.said("asked a.py")) == 3)
+
+    assert project.said("answer") != []
+    assert await project.errors(server, "a.py", "bad two\n") == ["two"]
+    assert len(project.said("asked a.py")) < 100
+
+
+async def test_one_that_publishes_as_well_as_it_refuses_to_answer_is_heard(project: Project):
+    assert await project.errors(project.server("asked"), "a.py", "refuse and publish\nbad one\n") == ["one"]
+
+
+@pytest.mark.parametrize("way", ["say nothing", "refuse", "nonsense"])
+async def test_one_that_does_not_answer_is_not_waited_for_again(project: Project, way: str):
+    server = project.server("asked")
+    assert await project.errors(server, "a.py", "bad one\n") == ["one"]
+    server._check_seconds = 0.2
+
+    assert await project.errors(server, "a.py", f"{way}\nbad two\n") == []
+    server._check_seconds = LONG * 1000  # waiting for it would end this test
+    assert await project.errors(server, "a.py", f"{way}\nbad three\n") == []
+
+
+async def test_one_that_dies_of_a_question_holds_nobody_up(project: Project):
+    server = project.server("asked")
+    assert await project.errors(server, "a.py", "die\n") == []
+    assert await project.errors(server, "a.py", "bad one\n") == []
+    await until(lambda: server.status == "error")
+    project.clock.advance(PAUSE_MS)
+
+    assert await project.errors(server, "a.py", "bad two\n") == ["two"]
+
+
 async def test_what_it_was_given_as_a_secret_is_not_told(project: Project):
     server = project.server(env={"TOKEN": "s3cr3t-token"})
 

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from structlog.testing import capture_logs
 
 from holdfast.agent.lsp import servers
 from holdfast.agent.lsp.answers import settings_asked, symbols_of
 from holdfast.agent.lsp.servers import PAUSE_MS, LanguageServer
 from holdfast.agent.tools import Processes
+from holdfast.agent.tools.base import FileChange
+from holdfast.agent.tools.conversations import LINES_LOGGED_MAX, LastWords
 from holdfast.core.config import LanguageServerConfig
 from holdfast.testing.manual_clock import ManualClock
 from holdfast.testing.other_processes import is_alive, read, until
@@ -198,3 +201,49 @@ def test_nonsense_is_no_settings_and_no_symbols():
     for nonsense in (b"7", b"{", b'{"items": 7}', b"[" * 100_000, b"\xff"):
         assert settings_asked(nonsense, {"a": 1}) == []
         assert symbols_of(nonsense) == ()
+
+
+def test_one_that_just_ended_is_told_of_a_change_without_harm(tmp_path: Path):
+    """In the event loop that the server runs in, a pipe to a program that ended refuses to be written to."""
+
+    async def main() -> None:
+        processes = Processes()
+        asked = Asked(processes, tmp_path)
+        server = asked.server()
+        await names(server, "main")
+        connection = server._connection
+        assert connection is not None
+        asking = asyncio.create_task(names(server, "die and leave a child"))
+        await until(connection._talk.stdin.is_closing)
+        assert connection.is_open
+        file = tmp_path / "a.py"
+        file.write_text("")
+
+        assert await server.check([FileChange(str(file), "change")]) == {}
+        assert await asking == []
+        await server.close()
+        await processes.close()
+
+    uvloop.run(main())
+
+
+async def test_one_that_complains_without_end_is_heard_and_held_back(asked: Asked):
+    with capture_logs() as logs:
+        server = asked.server()
+        assert await names(server, "complain without end") == ["complain without end"]
+        await until(lambda: len([entry for entry in logs if entry["event"] == "lsp.stderr"]) > LINES_LOGGED_MAX)
+        assert await names(server, "main") == ["main"]
+
+    said = [entry["line"] for entry in logs if entry["event"] == "lsp.stderr"]
+    assert said == [*("y" for _ in range(LINES_LOGGED_MAX)), "(what it writes from now on is not logged)"]
+
+
+def test_of_many_lines_the_last_ones_are_not_looked_at_but_for_the_newest():
+    logged: list[str] = []
+    words = LastWords(logged.append)
+    words.add([b"first"] * LINES_LOGGED_MAX)
+    for _ in range(3):
+        words.add([b"not looked at", b"newest"])
+
+    assert words.last == "newest"
+    assert len(logged) == LINES_LOGGED_MAX + 1

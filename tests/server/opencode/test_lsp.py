@@ -188,6 +188,30 @@ async def test_a_turn_can_be_aborted_while_errors_are_waited_for(tmp_path: Path)
     assert (tmp_path / "a.py").read_text() == "bad\n"
 
 
+async def test_files_that_a_user_attaches_are_opened(tmp_path: Path):
+    project, log = tmp_path / "project", tmp_path / "log"
+    project.mkdir()
+    configure(project, {"fake": fake(log)})
+    files = [project / "a.py", project / "a.txt", tmp_path / "outside.py"]
+    for file in files:
+        file.write_text("bad one\n")
+    script = call("write", {"filePath": "b.py", "content": ""})
+    async with Server(project, scripts=[script, text("Done.")]) as server:
+        session_id = await server.session()
+        parts = [{"type": "file", "mime": "text/plain", "url": file.as_uri()} for file in files]
+        body = {"parts": parts, "noReply": True}
+        (await server.api.post(f"/session/{session_id}/message", json=body)).raise_for_status()
+        await until(lambda: "opened a.py" in read(log))
+        await server.prompt(session_id)
+        [state] = await call_outputs(server, session_id)
+
+    assert state["output"].endswith(f'file="{files[0]}">\nERROR [1:1] one\n</diagnostics>')
+    assert [line for line in read(log).split("\n") if line.startswith("opened")] == [
+        "opened a.py python 0",
+        "opened b.py python 0",
+    ]
+
+
 async def test_symbols_are_looked_for_with_a_file_open_since_some_servers_know_nothing_else(tmp_path: Path):
     log = tmp_path / "log"
     (tmp_path / "a.py").touch()

@@ -13,6 +13,9 @@ SYMBOLS_MAX: Final = 10
 KINDS: Final = frozenset({5, 6, 10, 11, 12, 13, 14, 23})
 """Class, method, enum, interface, function, variable, constant, struct: those that OpenCode takes."""
 
+DIAGNOSTIC: Final = "textDocument/diagnostic"
+
+_NULL: Final = b"null"
 _ERROR: Final = 1  # among the severities
 _DIAGNOSTICS_MAX: Final = 1000
 """Looked at for one file."""
@@ -92,6 +95,10 @@ class _Published(msgspec.Struct):
     version: int | None = None
 
 
+class _Report(msgspec.Struct):
+    items: list[msgspec.Raw]
+
+
 class _Diagnostic(msgspec.Struct):
     range: SymbolRange
     message: str
@@ -110,12 +117,24 @@ def published(params: bytes) -> Published | None:
         return None
     if address.scheme != "file" or not path.startswith("/") or "\0" in path:
         return None
+    return Published(path, said.version, _errors(said.diagnostics))
+
+
+def reported(result: bytes) -> FileErrors | None:
+    """The same in the answer of a server that was asked; None if it is no answer."""
+    try:
+        return _errors(msgspec.json.decode(result, type=_Report).items)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _errors(items: Sequence[msgspec.Raw]) -> FileErrors:
     errors: dict[CodeError, None] = {}
-    for item in said.diagnostics[:_DIAGNOSTICS_MAX]:
+    for item in items[:_DIAGNOSTICS_MAX]:
         error = _error(item)
         if error is not None:
             errors[error] = None
-    return Published(path, said.version, FileErrors(tuple(errors)[:ERRORS_MAX], max(0, len(errors) - ERRORS_MAX)))
+    return FileErrors(tuple(errors)[:ERRORS_MAX], max(0, len(errors) - ERRORS_MAX))
 
 
 def _error(item: msgspec.Raw) -> CodeError | None:
@@ -132,6 +151,71 @@ def _error(item: msgspec.Raw) -> CodeError | None:
         source=_cut(read.source, _NAME_CHARACTERS_MAX) if read.source is not None else None,
         code=_cut(read.code, _NAME_CHARACTERS_MAX) if isinstance(read.code, str) else read.code,
     )
+
+
+# --- who wants to be asked for them -------------------------------------------------------------------------------
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """How a server is asked for diagnostics. `identifier` goes with each question."""
+
+    identifier: str | None = None
+    inter_file_dependencies: bool = msgspec.field(default=False, name="interFileDependencies")
+
+
+class _Capabilities(msgspec.Struct):
+    diagnostic_provider: msgspec.Raw = msgspec.field(default=msgspec.Raw(_NULL), name="diagnosticProvider")
+
+
+class _Initialized(msgspec.Struct):
+    capabilities: _Capabilities
+
+
+class _Registration(msgspec.Struct):
+    id: str
+    method: str
+    options: msgspec.Raw = msgspec.field(default=msgspec.Raw(_NULL), name="registerOptions")
+
+
+class _Registrations(msgspec.Struct):
+    registrations: list[_Registration]
+
+
+class _Unregistrations(msgspec.Struct):
+    unregistrations: list[_Registration] = msgspec.field(name="unregisterations")  # so the protocol spells it
+
+
+def asked_from_the_start(result: bytes) -> Asked | None:
+    """What a server says of that when it is initialised."""
+    try:
+        options = msgspec.json.decode(result, type=_Initialized).capabilities.diagnostic_provider
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return _asked(options) if bytes(options) not in (_NULL, b"false") else None
+
+
+def registered(params: bytes) -> dict[str, Asked]:
+    """What it says of that later, by the id of what it says."""
+    try:
+        items = msgspec.json.decode(params, type=_Registrations).registrations[:_ITEMS_MAX]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    return {item.id: _asked(item.options) for item in items if item.method == DIAGNOSTIC}
+
+
+def unregistered(params: bytes) -> list[str]:
+    try:
+        items = msgspec.json.decode(params, type=_Unregistrations).unregistrations[:_ITEMS_MAX]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []
+    return [item.id for item in items if item.method == DIAGNOSTIC]
+
+
+def _asked(options: msgspec.Raw) -> Asked:
+    try:
+        return msgspec.json.decode(options, type=Asked)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Asked()
 
 
 def _cut(text: str, length_max: int) -> str:

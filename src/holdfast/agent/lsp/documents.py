@@ -1,4 +1,5 @@
-"""The files that a language server has open: what it is told of them, and what it says is wrong in them.
+"""The files that a language server has open: what it is told of them, and what it says is wrong in them: by itself, or because
+it is asked (LSP 3.17: some only answer).
 
 Rules
  1. It is told what is on the disk, always the whole text. Each time a file is touched, all open ones are looked at: so it also
@@ -6,6 +7,8 @@ Rules
  2. Nobody waits until it was told: a task does that, at the pace at which the server reads.
  3. So many files, and so many bytes of them, are open; the one that was not touched for longest is closed first.
  4. What it said of an older text of an open file does not count.
+ 5. One that wants to be asked is asked of each text that it is told, and of all others if it says that they may depend on it. One
+    question about a file is under way at a time: another text calls it off. If it has no answer, what it says by itself counts.
 """
 
 import asyncio
@@ -15,9 +18,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
+import structlog
+
 from holdfast.agent.lsp.answers import Published
 from holdfast.agent.lsp.languages import language_of
-from holdfast.agent.tools.diagnostics import FileErrors
+from holdfast.agent.tools.diagnostics import FileErrors, joined
 from holdfast.agent.tools.read import is_binary
 from holdfast.agent.tools.stamps import stamp_of
 from holdfast.protocols.lsp import encode_notification
@@ -28,10 +33,12 @@ FILE_BYTES_MAX: Final = 512 * 1024
 QUIET_SECONDS: Final = 0.15
 """Many servers say what they find in several steps. This long after the last one it is taken for all there is."""
 LAST_SECONDS: Final = 1.0
-"""No longer than this after the first."""
+"""No longer than this after the first; so long are others waited for that depend on what changed."""
 
 _SAMPLE_BYTES: Final = 8192
 _FILES_WITH_ERRORS_MAX: Final = 200
+
+log = structlog.get_logger()
 
 Identity = tuple[int, int, int]
 """Of a file's content, without reading it: inode, size, time of the last change."""
@@ -43,7 +50,8 @@ class _Text(NamedTuple):
 
 
 class _Document:
-    """`version` is what the server was told last. `first`, `last`: when it spoke of that version."""
+    """`version` is what the server was told last. `first`, `last`: when it spoke of that version. `asking`: the question about it
+    that is under way. `answer`: what came of one about that version."""
 
     def __init__(self, text: _Text) -> None:
         self.identity = text.identity
@@ -52,6 +60,8 @@ class _Document:
         self.version = 0
         self.first: float | None = None
         self.last = 0.0
+        self.asking: asyncio.Task[None] | None = None
+        self.answer: FileErrors | None = None
 
     def become(self, text: _Text) -> bool:
         """Whether the text is another one."""
@@ -63,6 +73,8 @@ class _Document:
         self.size = len(text.data)
         self.version += 1
         self.first = None
+        self.answer = None
+        self.ask(None)
         return True
 
     def speak(self, now: float) -> None:
@@ -71,11 +83,39 @@ class _Document:
 
     def quiet_at(self) -> float | None:
         """When what the server says of the text is taken for all; None if it said nothing yet."""
+        if self.asking is not None:
+            return None
+        if self.answer is not None:
+            return 0.0
         return None if self.first is None else min(self.last + QUIET_SECONDS, self.first + LAST_SECONDS)
+
+    def ask(self, asking: "asyncio.Task[None] | None") -> None:
+        """Instead of what is being asked."""
+        if self.asking is not None:
+            self.asking.cancel()
+        self.asking = asking
+
+    @property
+    def is_current(self) -> bool:
+        return self.asking is None and (self.answer is not None or self.first is not None)
 
 
 class Listener(Protocol):
     """The server's end of it."""
+
+    @property
+    def wants_to_be_asked(self) -> bool:
+        """What is wrong in a file."""
+        ...
+
+    @property
+    def are_files_connected(self) -> bool:
+        """Whether a change of one may make others wrong."""
+        ...
+
+    async def ask(self, path: str) -> FileErrors | None:
+        """What is wrong in a file, as it was last told; None if it does not say. Raises nothing."""
+        ...
 
     def send(self, data: bytes) -> None: ...
 
@@ -97,6 +137,7 @@ class Documents:
         self._touched = 0
         self._looked = 0
         self._touch = asyncio.Event()
+        self._asks_again: asyncio.TimerHandle | None = None
         self._news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def __bool__(self) -> bool:
@@ -130,6 +171,11 @@ class Documents:
         """The program is gone, or no longer to be told."""
         self._listener = None
         self._found.clear()
+        if self._asks_again is not None:
+            self._asks_again.cancel()
+            self._asks_again = None
+        for document in self._open.values():
+            document.ask(None)
         self._tell()
 
     async def keep(self) -> None:
@@ -157,8 +203,11 @@ class Documents:
             times = [time for time in quiet_at if time is not None]
             left = max(times, default=0.0) - loop.time()
             if len(times) == len(quiet_at) and left <= 0:
-                return
+                break
             await asyncio.wait((self._news,), timeout=left if len(times) == len(quiet_at) else None)
+        until = loop.time() + LAST_SECONDS
+        while any(document.asking for document in self._open.values()) and (left := until - loop.time()) > 0:
+            await asyncio.wait((self._news,), timeout=left)
 
     def heard(self, said: Published) -> None:
         document = self._open.get(said.path)
@@ -177,11 +226,47 @@ class Documents:
     @property
     def found(self) -> Mapping[str, FileErrors]:
         """By file. Without those of whose text it said nothing yet, or was not even told."""
-        return {path: errors for path, errors in self._found.items() if self._is_current(path)}
+        said = {path: errors for path, errors in self._found.items() if self._has_spoken(path)}
+        answered = {
+            path: document.answer
+            for path, document in self._open.items()
+            if document.answer is not None and document.answer.errors and self._is_current(path)
+        }
+        return joined((said, answered)) if answered else said
+
+    def _has_spoken(self, path: str) -> bool:
+        document = self._open.get(path)
+        return self._is_current(path) and (document is None or document.first is not None)
 
     def _is_current(self, path: str) -> bool:
         document = self._open.get(path)
-        return self._wanted.get(path, 0) <= self._looked and (document is None or document.first is not None)
+        return self._wanted.get(path, 0) <= self._looked and (document is None or document.is_current)
+
+    def ask_again(self) -> None:
+        """What is wrong in all open files: the server says that it may be something else now. Soon, however often it says so."""
+        if self._asks_again is None and self._listener is not None:
+            self._asks_again = asyncio.get_running_loop().call_later(QUIET_SECONDS, self._ask_of_all)
+
+    def _ask_of_all(self) -> None:
+        self._asks_again = None
+        self._ask_of(tuple(self._open))
+
+    def _ask_of(self, paths: Iterable[str]) -> None:
+        listener = self._listening()
+        for path in paths if listener.wants_to_be_asked else ():
+            document = self._open[path]
+            document.ask(asyncio.create_task(self._ask(listener, path, document)))
+
+    async def _ask(self, listener: Listener, path: str, document: _Document) -> None:
+        try:
+            answer = await listener.ask(path)
+            if answer is not None:
+                document.answer = answer
+                self._spoken()
+        except Exception as error:
+            log.error("lsp.defect", kind=type(error).__name__)
+        document.asking = None
+        self._tell()
 
     def _tell(self) -> None:
         self._news.set_result(None)
@@ -193,6 +278,7 @@ class Documents:
             self._close(path)
         known = {path: self._open[path].identity if path in self._open else None for path in self._wanted}
         differing = await asyncio.to_thread(_differing, known)
+        shown: list[str] = []
         for path in reversed(differing):  # what was touched last matters most
             if path not in self._wanted:
                 continue
@@ -203,8 +289,11 @@ class Documents:
                 self._found.pop(path, None)
                 self._close(path)
             elif path in self._wanted:
-                self._show(path, text)
+                if self._show(path, text):
+                    shown.append(path)
                 self._make_room()
+        if shown:
+            self._ask_of(self._open if self._listening().are_files_connected else [p for p in shown if p in self._open])
 
     def _listening(self) -> Listener:
         assert self._listener is not None
@@ -213,16 +302,20 @@ class Documents:
     def _send(self, method: str, params: dict[str, Any]) -> None:
         self._listening().send(encode_notification(method, params))
 
-    def _show(self, path: str, text: _Text) -> None:
+    def _show(self, path: str, text: _Text) -> bool:
+        """Whether it is new to the server."""
         document = self._open.get(path)
         if document is None:
             document = self._open[path] = _Document(text)
             about = {"uri": Path(path).as_uri(), "languageId": language_of(path), "version": document.version}
             self._send("textDocument/didOpen", {"textDocument": {**about, "text": _decoded(text)}})
-        elif document.become(text):
+            return True
+        if document.become(text):
             about = {"uri": Path(path).as_uri(), "version": document.version}
             changes = [{"text": _decoded(text)}]
             self._send("textDocument/didChange", {"textDocument": about, "contentChanges": changes})
+            return True
+        return False
 
     def _make_room(self) -> None:
         size = sum(document.size for document in self._open.values())
@@ -236,7 +329,9 @@ class Documents:
                 self._close(path)
 
     def _close(self, path: str) -> None:
-        if self._open.pop(path, None) is not None:
+        document = self._open.pop(path, None)
+        if document is not None:
+            document.ask(None)
             self._send("textDocument/didClose", {"textDocument": {"uri": Path(path).as_uri()}})
 
 

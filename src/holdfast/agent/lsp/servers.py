@@ -21,11 +21,21 @@ import structlog
 from msgspec.structs import replace
 
 from holdfast import __version__
-from holdfast.agent.lsp.answers import published, settings_asked, symbols_of
-from holdfast.agent.lsp.documents import Documents
+from holdfast.agent.lsp.answers import (
+    DIAGNOSTIC,
+    Asked,
+    asked_from_the_start,
+    published,
+    registered,
+    reported,
+    settings_asked,
+    symbols_of,
+    unregistered,
+)
+from holdfast.agent.lsp.documents import QUIET_SECONDS, Documents
 from holdfast.agent.tools.base import FileChange
 from holdfast.agent.tools.conversations import LastWords, end, how_it_ended, listen, path_of, uninterrupted
-from holdfast.agent.tools.diagnostics import FileErrors
+from holdfast.agent.tools.diagnostics import FileErrors, joined
 from holdfast.agent.tools.processes import Conversation, Processes
 from holdfast.core.clock import Clock
 from holdfast.core.config import LanguageServerConfig
@@ -59,15 +69,13 @@ _BYTES_PER_SECOND_MAX: Final = 16 * 1024 * 1024
 _MESSAGE_COST_BYTES: Final = 2048
 _FAREWELL_SECONDS: Final = 0.5
 _SECRET_LENGTH_MIN: Final = 6
+_ASKED_MAX: Final = 8
+"""In so many ways a server may want to be asked for diagnostics."""
+_TRIES_MAX: Final = 3
+_AGAIN: Final = frozenset({-32802, -32801, -32800})
+"""The server called the question off, since the files changed or it was not ready: to be asked again."""
 
-_DOES_NOTHING: Final = frozenset(
-    {
-        "client/registerCapability",
-        "client/unregisterCapability",
-        "window/showMessageRequest",
-        "window/workDoneProgress/create",
-    }
-)
+_DOES_NOTHING: Final = frozenset({"window/showMessageRequest", "window/workDoneProgress/create"})
 
 _KINDS: Final = {"add": 1, "change": 2, "unlink": 3}
 
@@ -300,6 +308,7 @@ class _Connection:
         self._folder = {"uri": directory.as_uri(), "name": directory.name}
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._asked: dict[str, Asked] = {}
         self._listening = asyncio.create_task(listen(talk, words))
         self._reading = asyncio.create_task(self._read())
 
@@ -322,10 +331,12 @@ class _Connection:
                         "symbol": {"symbolKind": {"valueSet": list(range(1, 27))}},
                         "configuration": True,
                         "workspaceFolders": True,
+                        "diagnostics": {"refreshSupport": True},
                     },
                     "textDocument": {
                         "synchronization": {},
                         "publishDiagnostics": {"versionSupport": True},
+                        "diagnostic": {"dynamicRegistration": True},
                     },
                     "window": {"workDoneProgress": True},
                 },
@@ -333,6 +344,9 @@ class _Connection:
         )
         if answer.error is not None:
             raise LanguageServerFailed(f"It refused to start: {answer.error[:500]}")
+        asked = asked_from_the_start(answer.result)
+        if asked is not None:
+            self._asked[""] = asked
         self.send(encode_notification("initialized", {}))
         if self._settings:
             self.send(encode_notification("workspace/didChangeConfiguration", {"settings": self._settings}))
@@ -402,6 +416,16 @@ class _Connection:
                 return encode_answer(request.id, settings_asked(request.params, self._settings))
             case "workspace/workspaceFolders":
                 return encode_answer(request.id, [self._folder])
+            case "client/registerCapability":
+                self._ask_as({**self._asked, **registered(request.params)})
+                return encode_answer(request.id, None)
+            case "client/unregisterCapability":
+                gone = unregistered(request.params)
+                self._ask_as({id: asked for id, asked in self._asked.items() if id not in gone})
+                return encode_answer(request.id, None)
+            case "workspace/diagnostic/refresh":
+                self._documents.ask_again()
+                return encode_answer(request.id, None)
             case "workspace/applyEdit":  # the code is the agent's and the user's to change
                 return encode_answer(request.id, {"applied": False})
             case method if method in _DOES_NOTHING or method.endswith("/refresh"):
@@ -409,9 +433,46 @@ class _Connection:
             case _:
                 return encode_refusal(request.id, METHOD_NOT_FOUND, "This client does not know the method.")
 
+    # --- what is wrong in a file
+
+    @property
+    def wants_to_be_asked(self) -> bool:
+        return bool(self._asked)
+
+    @property
+    def are_files_connected(self) -> bool:
+        return any(asked.inter_file_dependencies for asked in self._asked.values())
+
+    async def ask(self, path: str) -> FileErrors | None:
+        uri = Path(path).as_uri()
+        answers = await asyncio.gather(*(self._reported(uri, asked) for asked in tuple(self._asked.values())))
+        known = [{path: answer} for answer in answers if answer is not None]
+        return joined(known)[path] if known else None
+
+    async def _reported(self, uri: str, asked: Asked) -> FileErrors | None:
+        name = {"identifier": asked.identifier} if asked.identifier is not None else {}
+        for _ in range(_TRIES_MAX):
+            try:
+                answer = await self.request(DIAGNOSTIC, {"textDocument": {"uri": uri}, **name})
+            except LanguageServerFailed:
+                return None
+            if answer.error is None:
+                return reported(answer.result)
+            if answer.code not in _AGAIN:
+                return None
+            await asyncio.sleep(QUIET_SECONDS)
+        return None
+
+    def _ask_as(self, asked: dict[str, Asked]) -> None:
+        if asked != self._asked:
+            self._asked = dict(itertools.islice(asked.items(), _ASKED_MAX))
+            self._documents.ask_again()
+
+    # --- its pipes
+
     def send(self, data: bytes) -> None:
         """Nobody waits until it was read: one that does not read is given up."""
-        if not self.is_open:
+        if not self.is_open or self._talk.stdin.is_closing():  # it has ended, and `over` will say so
             return
         self._talk.stdin.write(data)
         if self._talk.stdin.transport.get_write_buffer_size() > _UNSENT_BYTES_MAX:

@@ -16,6 +16,7 @@ from holdfast.agent.tools.processes import Conversation
 LINES_LOGGED_MAX: Final = 200
 LINE_CHARACTERS_MAX: Final = 500
 _CHUNK_BYTES: Final = 64 * 1024
+_BYTES_PER_SECOND_MAX: Final = 4 * 1024 * 1024
 _END_SECONDS: Final = 0.5
 
 
@@ -27,7 +28,11 @@ class LastWords:
         self._log_line = log_line
         self._lines = 0
 
-    def add(self, line: bytes) -> None:
+    def add(self, lines: Sequence[bytes]) -> None:
+        for line in lines if self._lines <= LINES_LOGGED_MAX else lines[-1:]:
+            self._add(line)
+
+    def _add(self, line: bytes) -> None:
         text = line[: 4 * LINE_CHARACTERS_MAX].decode(errors="replace").strip()[:LINE_CHARACTERS_MAX]
         if not text:
             return
@@ -51,9 +56,10 @@ async def listen(talk: Conversation, words: LastWords) -> None:
     while data := await talk.process.output.read():
         *lines, rest = (rest + data).split(b"\n")
         rest = rest[-4 * LINE_CHARACTERS_MAX :]
-        for line in lines:
-            words.add(line)
-    words.add(rest)
+        words.add(lines)
+        # One that never stops is held back by its full pipe, and costs the others little.
+        await asyncio.sleep(len(data) / _BYTES_PER_SECOND_MAX)
+    words.add([rest])
 
 
 async def how_it_ended(talk: Conversation, listening: asyncio.Task[None], words: LastWords) -> str:

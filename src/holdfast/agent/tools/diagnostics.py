@@ -52,12 +52,12 @@ class CodeChecks(Protocol):
 
 
 def joined(all_found: Iterable[Mapping[str, FileErrors]]) -> dict[str, FileErrors]:
-    """What several found."""
+    """What several found, each error once."""
     joined: dict[str, FileErrors] = {}
     for found in all_found:
         for path, new in found.items():
             old = joined.get(path, FileErrors())
-            errors = old.errors + new.errors
+            errors = tuple(dict.fromkeys((*old.errors, *new.errors)))
             left_out = max(0, len(errors) - ERRORS_MAX)
             joined[path] = FileErrors(errors[:ERRORS_MAX], old.more + new.more + left_out)
     return joined
