@@ -129,6 +129,72 @@ async def test_a_head_that_comes_in_drops_is_given_up(wire: Wire, impatient: Non
     writer.close()
 
 
+@pytest.mark.parametrize("path", [b"s", b"%2e%2e"], ids=["read", "refused before it was read"])
+async def test_a_body_that_comes_in_drops_is_given_up(wire: Wire, impatient: None, path: bytes) -> None:
+    """With a 408, if nothing was answered yet; who writes on after it may see a reset instead."""
+    reader, writer = await wire.open()
+    writer.write(APPEND.replace(b"/s ", b"/" + path + b" ") + b"Content-Length: 5000\r\n\r\n[")
+    answering = asyncio.ensure_future(reader.read())
+    async with asyncio.timeout(20):
+        with contextlib.suppress(ConnectionError):
+            while not answering.done():
+                writer.write(b" ")
+                await asyncio.sleep(0.02)
+            assert (b"408" if path == b"s" else b"400") in await answering
+    writer.close()
+    assert await wire.messages() == [1]
+
+
+async def test_a_body_that_comes_slowly_but_well_enough_is_read(
+    wire: Wire, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HttpProtocol, "idle_seconds", 0.5)
+    monkeypatch.setattr(HttpProtocol, "body_bytes_per_second", 10)
+    reader, writer = await wire.open()
+    writer.write(APPEND + b"Connection: close\r\nContent-Length: 201\r\n\r\n7")
+    async with asyncio.timeout(20):
+        for _ in range(10):
+            writer.write(b" " * 20)
+            await asyncio.sleep(0.1)
+        assert (await reader.read()).startswith(b"HTTP/1.1 204 ")
+    writer.close()
+    assert await wire.messages() == [1, 7]
+
+
+async def test_the_body_of_a_slow_reader_of_ours_is_not_given_up(wire: Wire, impatient: None) -> None:
+    """A request that waits for its turn behind an answer under way: it is we who do not read on."""
+    reader, writer = await wire.open()
+    writer.write(b"GET /v1/stream/s?offset=-1&live=sse HTTP/1.1\r\n" + HOST + b"\r\n")
+    async with asyncio.timeout(20):
+        await reader.readuntil(b"upToDate")
+        writer.write(APPEND + b"Content-Length: 3\r\n\r\n[")
+        await asyncio.sleep(0.6)
+        await wire.server.api.post("/v1/stream/s", headers={"content-type": "application/json"}, content="2")
+        await reader.readuntil(b"[2]")
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "pieces", [[b"0\r\n"] + [b"X-A: " + b"a" * 5000 + b"\r\n"] * 200, [b"0\r\nX-A: "] + [b"a" * 50_000] * 20,
+               [b"1;x="] + [b"a" * 50_000] * 20],
+    ids=["trailers", "one trailer", "extension of a chunk"],
+)  # fmt: skip
+async def test_what_comes_with_a_body_is_bounded_like_a_head(wire: Wire, pieces: list[bytes]) -> None:
+    answer = await wire.talk(APPEND + b"Transfer-Encoding: chunked\r\n\r\n3\r\n[2]\r\n", *pieces)
+
+    assert answer.startswith(b"HTTP/1.1 431 ") or answer == b"reset", answer[:100]
+    assert await wire.messages() == [1]
+
+
+async def test_a_trailer_is_no_header(wire: Wire) -> None:
+    answer = await wire.talk(
+        APPEND + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\n[2]\r\n0\r\nStream-Closed: true\r\n\r\n"
+    )
+
+    assert answer.startswith(b"HTTP/1.1 204 ")
+    assert b"stream-closed" not in answer.lower()
+
+
 async def test_who_waits_for_an_answer_is_not_given_up(wire: Wire, impatient: None) -> None:
     """A long-poll sends nothing; nor does an event stream."""
     reader, writer = await wire.open()

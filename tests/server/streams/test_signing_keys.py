@@ -1,6 +1,7 @@
 """The keys that webhooks are signed with: sealed on the disk, made when somebody subscribes, the same ones after a restart."""
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from holdfast.core.subscriptions import SigningKey
 from holdfast.server.streams import key_id
 from holdfast.service.signing import KEY_DAYS, OVERLAP_DAYS
+from holdfast.storage.sqlite.database import Database
+from holdfast.storage.sqlite.files import DATABASE_NAME
 from tests.server.streams.test_subscriptions import call, receiving, until, webhook
 from tests.server.streams.world import JSON, StreamWorld
 
@@ -90,6 +93,28 @@ async def test_a_key_that_was_stored_in_clear_is_taken_over_and_sealed(tmp_path:
         assert await published(world) == [kid]
         await call(world, "PUT", "subscriptions/s", webhook("http://localhost:9/"))
         assert (await call(world, "GET", "subscriptions/s"))[1]["webhook"]["signing"]["kid"] == kid
+
+
+async def test_a_seed_in_clear_is_gone_after_the_next_start_if_the_server_died_while_it_sealed_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the commit that seals the key, and the check-point that takes what was there before out of the file."""
+    died = tmp_path / "died"
+    checkpoint = Database.checkpoint
+
+    def die(database: Database, how: str = "PASSIVE", **options: int) -> bool:
+        if not died.exists() and database.all("SELECT 1 FROM signing_key WHERE length(private) > 32"):
+            shutil.copytree(database.path.parent, died)
+        return checkpoint(database, how, **options)
+
+    async with StreamWorld(tmp_path / "data") as world:
+        kid = await add_in_clear(world)
+        monkeypatch.setattr(Database, "checkpoint", die)
+        await world.restart()
+    assert files_with(died, SEED) == [died / DATABASE_NAME], "as it was before, and when the server died"
+    async with StreamWorld(died) as world:
+        assert files_with(died, SEED) == []
+        assert await published(world) == [kid]
 
 
 async def test_without_a_seal_everything_else_is_served(tmp_path: Path) -> None:
