@@ -106,6 +106,7 @@ WRONG_TYPES: list[tuple[str, str, Any]] = [
             {"type": "json_schema", "schema": {"type": "object", "properties": []}},
             {"type": "json_schema", "schema": {"type": "object", "required": "a"}},
             {"type": "json_schema", "schema": {"type": "object", "$ref": "#/nowhere"}},
+            {"type": "json_schema", "schema": {"type": "object", "maxProperties": 3, "$ref": "#/maxProperties/x"}},
             {"type": "json_schema", "schema": {"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1/"}}}},
             {"type": "json_schema", "schema": {"type": "object"}, "retryCount": -1},
             {"type": "json_schema", "schema": {"type": "object"}, "retryCount": 10**6},

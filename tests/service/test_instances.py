@@ -1,11 +1,15 @@
 import asyncio
 import json
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from holdfast.agent.git import Git
 from holdfast.agent.providers.connections import Connections
+from holdfast.core.config import Config
 from holdfast.core.errors import Invalid
 from holdfast.core.session import SessionModel
 from holdfast.service.config import Configuration
@@ -119,3 +123,44 @@ async def test_an_unknown_agent_is_an_error_that_names_the_known(world: World):
 
     with pytest.raises(Invalid, match="build, explore, general, plan"):
         instance.agent("nobody")
+
+
+class _SlowConfiguration(Configuration):
+    """Its first answer waits until it may be given."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.asked = threading.Event()
+        self.may_answer = threading.Event()
+
+    def config(self, directory: str, worktree: str) -> Config:
+        config = super().config(directory, worktree)
+        self.asked.set()
+        assert self.may_answer.wait(60)
+        return config
+
+
+async def test_what_was_being_read_when_an_instance_was_disposed_of_serves_nobody_afterwards(tmp_path: Path):
+    """`POST /project/git/init` disposes of the instance because its project is another one now."""
+    configuration = _SlowConfiguration(environ={}, home=tmp_path / "home", connections=Connections())
+    instances = Instances(str(tmp_path), configuration=configuration, clock=ManualClock(), tool_output="/data")
+    opening = asyncio.create_task(instances.open())
+    await asyncio.to_thread(configuration.asked.wait, 60)
+    await Git(directory=str(tmp_path)).run("init", "--quiet")
+    instances.dispose(str(tmp_path))
+    configuration.may_answer.set()
+    before = await opening
+    after = await instances.open()
+
+    assert (before.place.vcs, after.place.vcs) == (None, "git")
+    assert await instances.open() is after
+
+
+async def test_a_directory_that_is_gone_is_missed_at_once(world: World):
+    place = world.directory / "gone"
+    place.mkdir()
+    await world.instances.open(str(place))
+    place.rmdir()
+
+    with pytest.raises(Invalid, match="There is no directory"):
+        await world.instances.open(str(place))

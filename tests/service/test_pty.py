@@ -2,20 +2,25 @@
 
 import asyncio
 import os
+import pty
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from holdfast.agent.tools import Processes
+from holdfast.agent.tools.pipes import OutputPipe
+from holdfast.agent.tools.terminals import Terminal
 from holdfast.core.errors import Denied, Invalid, NotFound, Unavailable
 from holdfast.core.workspace import Pty, PtySize
 from holdfast.service import pty as pty_module
 from holdfast.service.pty import Connection, NewPty, PtyEvent, PtyExited, PtyPatch, PtyService
-from holdfast.service.screens import UNITS_MAX
+from holdfast.service.screens import UNITS_MAX, Screen
 from holdfast.testing.manual_clock import ManualClock
 from holdfast.testing.other_processes import is_alive, until
 
@@ -327,3 +332,44 @@ async def test_kill_9_of_the_server_leaves_nothing_of_a_terminal_behind() -> Non
     server.send_signal(signal.SIGKILL)
     await server.wait()
     await until(lambda: not any(is_alive(pid) for pid in pids))
+
+
+async def test_a_terminal_that_cannot_be_read_any_more_is_over(
+    service: PtyService, home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stayed "running" for ever, its connections waited for ever, and it counted among those that can be had."""
+
+    def broken(screen: Screen, data: bytes) -> None:
+        raise OSError("broken")
+
+    monkeypatch.setattr(Screen, "show", broken)
+    info = await service.create(home, sh("echo hello; sleep 1000"))
+    assert info.pid is not None
+
+    assert await read_to_end(service.connect(info.id)) == ""
+    assert service.get(home, info.id).status == "exited"
+    assert service.list(home) == ()
+    assert not is_alive(info.pid)
+
+
+async def test_terminals_that_are_opened_at_the_same_moment_count_too(
+    service: PtyService, home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pty_module, "RUNNING_MAX", 2)
+    opened = await asyncio.gather(*(service.create(home, sh("sleep 1000")) for _ in range(4)), return_exceptions=True)
+
+    assert len(service.list(home)) == 2
+    assert sum(isinstance(one, Unavailable) for one in opened) == 2
+
+
+async def test_what_is_typed_at_a_terminal_that_nobody_has_open_is_dropped() -> None:
+    """The server tried to write it again without a pause, for as long as the program ran."""
+    screen, side_of_program = pty.openpty()
+    keyboard = os.dup(screen)
+    terminal = Terminal(cast(Any, SimpleNamespace(output=OutputPipe(screen))), keyboard)
+    os.close(side_of_program)
+    assert await terminal.read() == b""
+    terminal.write(b"x" * 1_000_000)
+
+    assert not asyncio.get_running_loop().remove_writer(keyboard)
+    os.close(keyboard)

@@ -66,6 +66,7 @@ class InstanceEnvironment:
         configuration: Path | None = None,
     ) -> None:
         self._configuration = configuration
+        self._used: dict[str, Instance] = {}
         self._skills: dict[str, tuple[Skill, ...]] = {}
         self._instances = instances
         self._snapshots = snapshots
@@ -124,27 +125,27 @@ class InstanceEnvironment:
         return ToolBox((*(tool for tool in (*self._tools.values(), *foreign) if is_wanted(tool.id)), *answers))
 
     def prunes(self, session: Session) -> bool:
-        instance = self._instances.opened(session.directory)
+        instance = self._known(session)
         settings = instance.config.compaction if instance is not None else None
         return settings is not None and settings.prune is True
 
     def steps_max(self, session: Session, user: UserMessage) -> int | None:
-        instance = self._instances.opened(session.directory)
+        instance = self._known(session)
         agent = instance.agents.get(user.agent) if instance is not None else None
         return max(agent.steps, 1) if agent is not None and agent.steps is not None else None
 
     def rules(self, session: Session, user: UserMessage) -> tuple[PermissionRule, ...]:
-        instance = self._instances.opened(session.directory)
+        instance = self._known(session)
         agent = instance.agents.get(user.agent) if instance is not None else None
         return (*(agent.permission if agent is not None else ()), *(session.permission or ()))
 
     def subagents(self, session: Session) -> tuple[str, ...]:
-        instance = self._instances.opened(session.directory)
+        instance = self._known(session)
         agents = instance.agents.values() if instance is not None else ()
         return tuple(agent.name for agent in agents if agent.mode != "primary" and not agent.hidden)
 
     def system(self, session: Session, user: UserMessage, agent: str) -> tuple[str, ...]:
-        instance = self._instances.opened(session.directory)
+        instance = self._known(session)
         known = instance.agents.get(agent) if instance is not None else None
         if known is not None and known.hidden and known.prompt:  # it works on the conversation, not on the project
             return (known.prompt,)
@@ -160,7 +161,7 @@ class InstanceEnvironment:
         return tuple(paragraphs)
 
     def snapshots(self, session: Session) -> WorkTree | None:
-        instance = self._instances.opened(session.directory)
+        instance = self._known(session)
         if self._snapshots is None or (instance is not None and instance.config.snapshot is False):
             return None
         worktree = self.worktree(session)
@@ -175,12 +176,20 @@ class InstanceEnvironment:
     async def _instance(self, session: Session) -> Instance:
         """A configuration that was broken by an edit in mid-turn does not end the turn."""
         try:
-            return await self._instances.open(session.directory)
+            instance = await self._instances.open(session.directory)
         except Invalid:
-            last = self._instances.opened(session.directory)
+            last = self._known(session)
             if last is None:
                 raise
-            return last
+            instance = last
+        if len(self._used) >= _DIRECTORIES_MAX:
+            self._used.clear()
+        self._used[session.directory] = instance
+        return instance
+
+    def _known(self, session: Session) -> Instance | None:
+        """As it is now; where it was disposed of in mid-step, as the step had it: a call must not run without its rules."""
+        return self._instances.opened(session.directory) or self._used.get(session.directory)
 
     def _surroundings(self, session: Session) -> str:
         today = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC).strftime("%Y-%m-%d")

@@ -125,7 +125,12 @@ def _open(directory: str, path: str) -> int:
     """A descriptor of a file or directory inside. It never waits, and never follows a link."""
     relative = inside(directory, path)
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(directory, flags | os.O_DIRECTORY)
+    try:
+        descriptor = os.open(directory, flags | os.O_DIRECTORY)
+    except OSError as error:  # it was there a moment ago
+        raise Invalid(
+            f"The directory {directory[:200]!r} cannot be opened: {error.strerror}", field="directory"
+        ) from None
     try:
         *parents, name = relative.split("/") if relative else ["."]
         for parent in parents:

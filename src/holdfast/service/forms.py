@@ -34,7 +34,7 @@ def check_form(form: OutputFormatJsonSchema) -> None:
     for reference in _references(schema):
         try:
             resolver.lookup(reference)
-        except (Unresolvable, ValueError):
+        except (Unresolvable, ValueError, TypeError):
             raise Invalid(
                 f"The schema refers to {reference[:100]!r}, which is not in it.", field="format.schema"
             ) from None

@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Callable, Collection, Mapping
 from typing import Final, Protocol
+from weakref import WeakSet
 
 import msgspec
 
@@ -102,13 +103,14 @@ class Instances:
         self._tool_output = tool_output
         self._known: dict[str, tuple[Instance, int]] = {}
         self._opening: dict[str, asyncio.Task[Instance]] = {}
+        self._outdated: WeakSet[asyncio.Task[Instance]] = WeakSet()
         self.disposed: Callable[[str], None] = lambda directory: None
 
     async def open(self, directory: str | None = None) -> Instance:
         """Raises Invalid unless it is an existing directory given by an absolute path, with a readable configuration."""
         spelled = directory or self.default_directory
         known = self._known.get(spelled)
-        if known is not None and self._clock.now_ms() < known[1] + _LOOK_AGAIN_MS:
+        if known is not None and self._clock.now_ms() < known[1] + _LOOK_AGAIN_MS and os.path.isdir(spelled):
             return known[0]
         return await self._open(spelled)
 
@@ -124,7 +126,12 @@ class Instances:
             self._known[spelled] = instance, min(looked_ms, due_ms)
 
     def dispose(self, directory: str | None = None) -> None:
-        """Forget one instance, or all: the next request makes it anew."""
+        """Forget one instance, or all: the next request makes it anew. What is being read just now may be of before the change
+        for which it is disposed of: it serves those who wait for it, and nobody after them."""
+        for being_read in tuple(self._opening) if directory is None else (directory,):
+            opening = self._opening.pop(being_read, None)
+            if opening is not None:
+                self._outdated.add(opening)
         for spelled, (instance, _) in tuple(self._known.items()):
             if directory is None or instance.directory == directory:
                 self._forget(spelled)
@@ -140,14 +147,20 @@ class Instances:
         opening = self._opening.get(directory)
         if opening is None:
             opening = self._opening[directory] = asyncio.create_task(self._read(directory))
-            opening.add_done_callback(lambda _: self._opening.pop(directory, None))
+            opening.add_done_callback(lambda done: self._was_read(directory, done))
         instance = await asyncio.shield(opening)
+        if opening in self._outdated:
+            return instance
         for name in {directory, spelled}:
             self._known.pop(name, None)
             self._known[name] = instance, self._clock.now_ms()
         while len(self._known) > _INSTANCES_MAX:
             self._forget(next(iter(self._known)))
         return instance
+
+    def _was_read(self, directory: str, opening: asyncio.Task[Instance]) -> None:
+        if self._opening.get(directory) is opening:
+            del self._opening[directory]
 
     def _forget(self, spelled: str) -> None:
         instance, _ = self._known.pop(spelled)

@@ -19,7 +19,7 @@ from holdfast.agent.tools import Processes
 from holdfast.core.catalogue import Command
 from holdfast.core.clock import Clock
 from holdfast.core.config import McpConfig, McpOAuthConfig
-from holdfast.core.errors import Conflict, Invalid, NotFound, Unavailable
+from holdfast.core.errors import Conflict, Invalid, NotFound
 from holdfast.core.mcp import McpConnected, McpDisabled, McpFailed, McpNeedsClientRegistration, McpResource, McpStatus
 from holdfast.core.wire import Wire
 from holdfast.service.instances import Instance
@@ -149,8 +149,7 @@ class McpService:
         server = _server(place, name)
         place.switched[name] = True
         if not isinstance(server.status, McpConnected):
-            await server.close()
-            server.start()
+            await self._restart(instance, server)
         await server.ready()
 
     async def disconnect(self, instance: Instance, name: str) -> None:
@@ -259,26 +258,21 @@ class McpService:
         return server.status
 
     async def log_out(self, instance: Instance, name: str) -> None:
-        """Forget what was granted. Raises NotFound."""
+        """Forget what was granted. Raises NotFound; Conflict if that cannot be written."""
         server = _server(self._synced(instance), name)
         if server.login is None:
             return
-        try:
-            server.login.forget()
-        except OSError as error:
-            raise Unavailable(f"What was granted cannot be forgotten: {error.strerror}.") from error
+        server.login.forget()
         if not isinstance(server.status, McpDisabled):
-            await server.close()
-            server.start()
+            await self._restart(instance, server)
             await server.ready()
 
     async def _begin(self, instance: Instance, name: str) -> tuple[McpServer, Attempt | None]:
         """The server, and an attempt that has the page to open; None if it let us in as we are."""
         server = self._with_login(instance, name)
-        await server.close()
         attempt = Attempt()
         self._places[instance.directory].switched[name] = True
-        server.start(attempt)
+        await self._restart(instance, server, attempt)
         over = asyncio.create_task(attempt.over.wait())
         try:
             await asyncio.wait((attempt.address, over), return_when=asyncio.FIRST_COMPLETED)
@@ -293,6 +287,14 @@ class McpService:
                 raise Conflict(f"No login at {name} is possible: {error}")
             case _:
                 raise Conflict(f"No login at {name} is possible now.")
+
+    async def _restart(self, instance: Instance, server: McpServer, attempt: Attempt | None = None) -> None:
+        """Raises Conflict if it was disposed of meanwhile: nobody would end what is started then."""
+        await server.close()
+        place = self._places.get(instance.directory)
+        if place is None or place.servers.get(server.name) is not server:
+            raise Conflict(f"The MCP server {server.name} was ended meanwhile.", hint="Ask again.")
+        server.start(attempt)
 
     def _with_login(self, instance: Instance, name: str) -> McpServer:
         server = _server(self._synced(instance), name)

@@ -105,8 +105,9 @@ class OperationService:
 
     async def shell(self, session_id: str, request: Shell) -> WithParts | RawMessage:
         """Run a command in the session, as a turn of its own that the LLM sees later. Nobody is asked for permission: the
-        user gave the command. Answers the message with the call. Raises SessionBusy."""
-        instance = await self._idle(session_id)
+        user gave the command. Answers the message with the call; the same message id again is the same command, also while it
+        runs. Raises SessionBusy."""
+        instance = await self._instances.open((await self._store.session(check_session_id(session_id))).directory)
         agent = instance.agent(request.agent)
         if request.model is not None:
             instance.check_model(request.model.provider_id, request.model.model_id)
@@ -149,7 +150,10 @@ class OperationService:
 
         def decide(get: Get) -> Sequence[Event]:
             session = session_of(get, session_id)
-            if get(Key("message", id)) is not None:
+            known = get(Key("message", id))
+            if known is not None:
+                if not isinstance(known, UserMessage):
+                    raise Conflict(f"Message {id} is not a prompt.")
                 return []
             _check_idle(get, session_id)
             chosen = model(session)
@@ -286,10 +290,17 @@ class OperationService:
         """Raises NotFound; Invalid if the part says it is another one; Conflict while it is still growing."""
         if (part.id, part.message_id, part.session_id) != (part_id, message_id, session_id):
             raise Invalid("The ids of the part are not those of the path.", field="id")
-        known = await self._part(session_id, message_id, part_id)
-        if is_open(known) or is_open(part):
-            raise _being_written(part_id)
-        await self._store.append(session_id, [PartUpdated(session_id=session_id, part=part, time=self._clock.now_ms())])
+        await self._part(session_id, message_id, part_id)
+
+        def decide(get: Get) -> Sequence[Event]:
+            known = get(Key("part", part_id))
+            if not isinstance(known, Part):  # removed a moment ago: it does not come back by this
+                raise NotFound("Part", part_id)
+            if is_open(known) or is_open(part):
+                raise _being_written(part_id)
+            return [PartUpdated(session_id=session_id, part=part, time=self._clock.now_ms())]
+
+        await self._store.append(session_id, decide)
         return part
 
     def share(self, session_id: str) -> None:

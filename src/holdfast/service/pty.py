@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 import msgspec
+import structlog
 from msgspec.structs import replace
 
 from holdfast.agent.tools import Processes
@@ -28,6 +29,8 @@ from holdfast.core.wire import Wire
 from holdfast.core.workspace import Pty, PtySize, PtyTicket, Shell
 from holdfast.service.projects import checked_directory
 from holdfast.service.screens import Screen
+
+log = structlog.get_logger()
 
 PTY: Final = "PTY session"
 TICKET_SECONDS: Final = 60
@@ -143,6 +146,7 @@ class PtyService:
         self._environ = environ
         self._sessions: dict[str, _Session] = {}
         self._tickets: dict[str, _Ticket] = {}
+        self._opening = 0
         self.announce: Announce = lambda directory, event: None
 
     def list(self, directory: str) -> tuple[Pty, ...]:
@@ -161,12 +165,13 @@ class PtyService:
 
     async def create(self, directory: str, request: NewPty) -> Pty:
         """Raises Invalid for a directory or program that is not there, Unavailable when no more terminals can be had."""
-        if len(self._running()) >= RUNNING_MAX:
+        if len(self._running()) + self._opening >= RUNNING_MAX:
             raise Unavailable(f"There are {RUNNING_MAX} terminals open already.", hint="Close some of them.")
         _check_texts(request)
-        cwd = checked_directory(request.cwd) if request.cwd else directory
+        cwd = checked_directory(request.cwd or directory)
         program, arguments = self._program(request, cwd)
         id = f"pty_{secrets.token_hex(13)}"
+        self._opening += 1
         try:
             terminal = await open_terminal(
                 self._processes,
@@ -182,6 +187,8 @@ class PtyService:
             raise Invalid("The command, its arguments and its environment must be plain text.", field="env") from None
         except OSError as error:
             raise Unavailable(f"No terminal can be opened: {error.strerror}") from error
+        finally:
+            self._opening -= 1
         info = Pty(
             id=id,
             title=request.title or f"Terminal {id[-4:]}",
@@ -251,12 +258,15 @@ class PtyService:
 
     async def _watch(self, session: _Session) -> None:
         """Show what the program writes, and see it end. What it left in the background is hung up on; what does not mind that
-        (`nohup`) goes on until the server ends."""
+        (`nohup`) goes on until the server ends. A terminal that cannot be read any more is ended: it is of no use."""
         terminal = session.terminal
-        reading = asyncio.create_task(_show(terminal, session.screen))
-        await terminal.process.wait()
-        terminal.process.output.finish(_QUIET_SECONDS)
-        await reading
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_show(terminal, session.screen))
+                group.create_task(_exited(terminal))
+        except Exception:
+            log.exception("pty.failed", pty=session.info.id)
+            await terminal.end()
         terminal.close()
         session.screen.finish()
         status = terminal.process.status
@@ -299,6 +309,11 @@ async def _end(session: _Session) -> None:
     await session.terminal.end()
     if session.watching is not None:
         await asyncio.wait((session.watching,), timeout=_END_SECONDS_MAX)
+
+
+async def _exited(terminal: Terminal) -> None:
+    await terminal.process.wait()
+    terminal.process.output.finish(_QUIET_SECONDS)
 
 
 async def _show(terminal: Terminal, screen: Screen) -> None:

@@ -1,6 +1,7 @@
 """What a user can do with sessions as a whole."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -136,6 +137,8 @@ class SessionService:
             time=SessionTime(created=now, updated=now),
         )
         appended = await self._append_new(session)
+        if appended and request.parent_id is not None:
+            await self._check_parent(id, request.parent_id)
         return session if appended else await self._store.session(id)
 
     async def _append_new(self, session: Session) -> bool:
@@ -144,6 +147,15 @@ class SessionService:
         except NotFound:
             raise Conflict(f"Session {session.id} was deleted; its id cannot be used again.") from None
         return appended.recorded > 0
+
+    async def _check_parent(self, session_id: str, parent_id: str) -> None:
+        """A parent that was deleted while its child was made has not seen it: the child goes, too. Raises NotFound then."""
+        try:
+            await self._store.session(parent_id)
+        except NotFound:
+            with contextlib.suppress(NotFound):
+                await self.delete(session_id)
+            raise
 
     async def get(self, session_id: str) -> Session:
         return await self._store.session(check_session_id(session_id))
@@ -219,15 +231,21 @@ class SessionService:
         """End its turn, then delete it, and its children before it. Raises NotFound."""
         check_session_id(session_id)
         await self._turns.end_all(session_id)
+        await self._delete_children(session_id)
+        await self._store.append(
+            session_id,
+            lambda get: [SessionDeleted(session_id=session_id, info=_remembered(session_of(get, session_id)))],
+        )
+        await self._delete_children(
+            session_id
+        )  # those that were made meanwhile; who makes one now sees that it has no parent
+
+    async def _delete_children(self, session_id: str) -> None:
         children = await self._store.sessions(SessionQuery(parent_id=session_id))
         ids = [msgspec.json.decode(child, type=Session).id for child in children]
         for outcome in await asyncio.gather(*(self.delete(id) for id in ids), return_exceptions=True):
             if isinstance(outcome, BaseException) and not isinstance(outcome, NotFound):
                 raise outcome
-        await self._store.append(
-            session_id,
-            lambda get: [SessionDeleted(session_id=session_id, info=_remembered(session_of(get, session_id)))],
-        )
 
 
 class _OfProject(Wire):

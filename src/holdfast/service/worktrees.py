@@ -115,9 +115,9 @@ class WorktreeService:
             self._ready(instance.directory, created)
         return created
 
-    async def remove(self, instance: Instance, directory: str) -> None:
-        """With everything in it that is not committed. Raises WorktreeRefused for a directory that is none of ours, Conflict
-        while a turn works there. One that is gone already is no error."""
+    async def remove(self, instance: Instance, directory: str) -> str:
+        """With everything in it that is not committed; answers where it was. Raises WorktreeRefused for a directory that is none
+        of ours, Conflict while a turn works there. One that is gone already is no error."""
         git = _git(instance)
         async with self._locks[instance.place.id]:
             place = self._checked(instance, directory, "WorktreeRemoveFailedError")
@@ -132,6 +132,7 @@ class WorktreeService:
             if branch and branch.startswith(_BRANCHES):
                 with contextlib.suppress(GitFailed):  # it has commits that are nowhere else
                     await git.run("branch", "--quiet", "-d", branch)
+            return place
 
     async def reset(self, instance: Instance, directory: str) -> None:
         """To the default branch as it is known here, without anything that is not committed, ignored files too. Raises

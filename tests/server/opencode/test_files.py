@@ -80,6 +80,18 @@ async def test_nothing_outside_of_the_directory_is_shown(server: Server, route: 
     assert "root:" not in answer.text
 
 
+async def test_a_directory_that_went_away_is_no_fault_of_ours(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = server.directory / "gone"
+    gone.mkdir()
+    directory = {"directory": str(gone), "location[directory]": str(gone)}
+    await server.api.get("/path", params=directory)
+    gone.rmdir()
+    monkeypatch.setattr(os.path, "isdir", lambda path: True)  # it went away in the middle of the request
+    for path in ("/file?path=", "/api/fs/list"):
+        answer = await server.api.get(path, params={**directory, "path": ""})
+        assert (answer.status_code, "cannot be opened" in answer.text) == (400, True)
+
+
 async def test_what_is_wrong_is_answered_with_a_reason(server: Server, project: Path) -> None:
     os.mkfifo(project / "pipe")
     with (project / "huge").open("wb") as file:

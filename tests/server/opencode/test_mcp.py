@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from holdfast.agent.mcp.servers import McpServer
 from holdfast.server.listener import Listener
 from holdfast.testing.loop_time import let_pass
 from holdfast.testing.other_processes import is_alive, read, until
@@ -475,3 +476,26 @@ async def test_what_is_asked_of_a_server_that_is_not_there_or_has_no_login_is_re
         assert (await server.api.post("/mcp/far/auth/callback", json={"code": "x"})).status_code == 409
         assert (await server.api.post("/mcp/far/auth/callback", json={})).status_code == 400
         assert await server.records() == before
+
+
+@pytest.mark.parametrize("path", ["/mcp/away/connect", "/mcp/away/auth"])
+async def test_a_server_whose_directory_is_disposed_of_is_not_started_behind_its_back(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Beginning a login was a 500; switching one on left a program that nobody knew of any more."""
+    started: list[str] = []
+    close = McpServer.close
+    async with serving(tmp_path, {"away": {"type": "remote", "url": "http://127.0.0.1:9/"}}) as server:
+        await server.api.get("/mcp")
+        application = server.application
+
+        async def disposed_meanwhile(self: McpServer) -> None:
+            monkeypatch.setattr(McpServer, "close", close)
+            monkeypatch.setattr(McpServer, "start", lambda self, attempt=None: started.append(self.name))
+            await self.close()
+            application.services.instances.dispose()
+
+        monkeypatch.setattr(McpServer, "close", disposed_meanwhile)
+        answer = await server.api.post(path)
+
+    assert (answer.status_code, started) == (409, [])

@@ -1,5 +1,6 @@
 """Commands, summaries, taking back, copying and editing, over the whole server."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -340,3 +341,52 @@ async def test_what_cannot_be_done_is_refused_with_a_reason_and_nothing_changes(
     assert refused.status_code == status, refused.text
     assert refused.json()
     assert await server.messages(id) == []
+
+
+async def test_a_command_that_is_asked_for_again_runs_once_also_while_it_runs(server: Server):
+    """A client whose connection broke asks again, and was told that the session is busy: with its own command."""
+    id = await server.session()
+    body = {
+        "messageID": "msg_again",
+        "agent": "build",
+        "command": "while ! test -e go; do sleep 0.05; done; echo x >>ran",
+    }
+    first = asyncio.create_task(post(server, f"/session/{id}/shell", body))
+    await server.recorded("turn.started")
+    again = asyncio.create_task(post(server, f"/session/{id}/shell", body))
+    other = await server.api.post(f"/session/{id}/shell", json={**body, "messageID": "msg_other"})
+    (server.directory / "go").touch()
+
+    assert other.status_code == 409
+    assert await first == await again == await post(server, f"/session/{id}/shell", body)
+    assert (server.directory / "ran").read_text() == "x\n"
+
+
+async def test_a_command_under_the_id_of_an_answer_is_refused(server: Server):
+    id = await server.session()
+    server.provider.add([*text("One.")])
+    answer = (await server.prompt(id)).json()["info"]["id"]
+    body = {"messageID": answer, "agent": "build", "command": "touch ran"}
+
+    assert (await server.api.post(f"/session/{id}/shell", json=body)).status_code == 409
+
+
+async def test_a_part_that_was_removed_does_not_come_back_by_being_replaced(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    id = await server.session()
+    server.provider.add([*text("One.")])
+    message = (await server.prompt(id)).json()
+    [part] = [part for part in message["parts"] if part["type"] == "text"]
+    path = f"/session/{id}/message/{message['info']['id']}/part/{part['id']}"
+    append = server.application.store.append
+
+    async def removed_before(session_id: str, events: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        assert (await server.api.delete(path)).status_code == 200
+        return await append(session_id, events, **options)
+
+    monkeypatch.setattr(server.application.store, "append", removed_before)
+    assert (await server.api.patch(path, json={**part, "text": "Two."})).status_code == 404
+    parts = (await server.messages(id))[-1]["parts"]
+    assert part["id"] not in [part["id"] for part in parts]

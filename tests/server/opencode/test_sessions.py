@@ -1,6 +1,7 @@
 import asyncio
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -236,6 +237,42 @@ async def test_a_session_is_deleted_with_its_children_once(server: Server):
         assert gone.status_code == 404
         assert gone.json() == {"name": "NotFoundError", "data": {"message": f"Session not found: {id}"}}
     assert (await server.api.delete(f"/session/{parent}")).status_code == 404
+
+
+async def test_a_child_that_is_made_while_its_parent_is_deleted_goes_with_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    parent = await server.session()
+    append = server.application.store.append
+    made: list[int] = []
+
+    async def made_before(session_id: str, events: Any, **options: Any) -> Any:
+        if session_id == parent and len(made) < 2:  # first, its turn is ended; then it is deleted
+            made.append(0)
+            if len(made) == 2:
+                made[1] = (await server.api.post("/session", json={"parentID": parent})).status_code
+        return await append(session_id, events, **options)
+
+    monkeypatch.setattr(server.application.store, "append", made_before)
+    assert (await server.api.delete(f"/session/{parent}")).status_code == 200
+    assert made == [0, 200]
+    assert (await server.api.get("/session")).json() == []
+
+
+async def test_a_child_of_a_parent_that_is_deleted_meanwhile_is_not_made(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    parent = await server.session()
+    append = server.application.store.append
+
+    async def deleted_before(session_id: str, events: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        assert (await server.api.delete(f"/session/{parent}")).status_code == 200
+        return await append(session_id, events, **options)
+
+    monkeypatch.setattr(server.application.store, "append", deleted_before)
+    assert (await server.api.post("/session", json={"parentID": parent})).status_code == 404
+    assert (await server.api.get("/session")).json() == []
 
 
 async def test_deleting_a_session_in_a_turn_ends_the_turn_first(server: Server):

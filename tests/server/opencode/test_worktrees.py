@@ -168,3 +168,14 @@ async def test_a_body_of_the_wrong_shape_is_refused(repository: Server, body: An
     assert (await repository.api.post(ROUTE, json=body)).status_code == 400
     assert (await repository.api.request("DELETE", ROUTE, json={})).status_code == 400
     assert (await repository.api.get(ROUTE)).json() == []
+
+
+async def test_the_instance_of_a_removed_work_tree_is_gone_however_it_is_spelled(repository: Server):
+    """Its MCP and language servers ran on."""
+    made = await create(repository, name="same")
+    await repository.api.get("/path", params={"directory": made["directory"]})
+    instances = repository.application.services.instances
+    assert instances.opened(made["directory"]) is not None
+    assert (await remove(repository, made["directory"] + "/.")).status_code == 200
+
+    assert instances.opened(made["directory"]) is None

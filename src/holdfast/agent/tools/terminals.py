@@ -1,7 +1,6 @@
 """Programs in a terminal of their own (a pty), owned and guarded like every other process of the server (`processes`)."""
 
 import asyncio
-import contextlib
 import errno
 import fcntl
 import os
@@ -35,11 +34,13 @@ class Terminal:
             if error.errno != errno.EIO:  # Linux says so when nobody has the terminal open any more
                 raise
             self.process.output.close()
+            self._drop()
             return b""
 
     def write(self, data: bytes) -> None:
-        """Type. What the program does not read waits; more than a megabyte of that is dropped."""
-        if self._keyboard < 0:
+        """Type. What the program does not read waits; more than a megabyte of that is dropped. So is everything once nobody has
+        the terminal open any more."""
+        if self._keyboard < 0 or self.process.output.is_closed:
             return
         is_waiting = bool(self._typed)
         self._typed += data[: _WRITE_BYTES_MAX - len(self._typed)]
@@ -65,12 +66,22 @@ class Terminal:
 
     def _flush(self) -> None:
         loop = asyncio.get_running_loop()
-        with contextlib.suppress(BlockingIOError, OSError):
+        try:
             del self._typed[: os.write(self._keyboard, self._typed)]
-            if not self._typed:
-                loop.remove_writer(self._keyboard)
-                return
-        loop.add_writer(self._keyboard, self._flush)
+        except BlockingIOError:
+            pass
+        except OSError:  # nobody has the terminal open any more, though the program may go on
+            self._drop()
+        if self._typed:
+            loop.add_writer(self._keyboard, self._flush)
+        else:
+            loop.remove_writer(self._keyboard)
+
+    def _drop(self) -> None:
+        """Such a terminal always counts as ready to be written to: trying again would never pause."""
+        self._typed.clear()
+        if self._keyboard >= 0:
+            asyncio.get_running_loop().remove_writer(self._keyboard)
 
 
 async def open_terminal(

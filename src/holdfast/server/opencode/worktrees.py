@@ -36,8 +36,7 @@ def worktree_routes(worktrees: WorktreeService, instances: Instances) -> Sequenc
         **documented(bool),
     )
     async def remove_worktree(instance: InstanceOfRequest, data: JSONBody[WorktreePlace]) -> Response[bytes]:
-        await worktrees.remove(instance, data.directory)
-        instances.dispose(data.directory)
+        instances.dispose(await worktrees.remove(instance, data.directory))
         return answer(True)
 
     @post(
