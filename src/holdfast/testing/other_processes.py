@@ -13,7 +13,7 @@ def is_alive(pid: int) -> bool:
     """A dead process that nobody waits for does not count."""
     if sys.platform == "linux":
         try:
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
         except OSError:
             return False
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout

@@ -18,6 +18,7 @@ from holdfast.agent.tools import Processes, guardian
 from holdfast.agent.tools.bash import Bash
 from holdfast.agent.tools.processes import environment
 from holdfast.core.messages import ToolPart, ToolRunning, ToolTimeStart
+from holdfast.testing.other_processes import is_alive
 from tests.agent.tools.world import Fifo
 
 MakeFifo = Callable[[str], Fifo]
@@ -273,6 +274,30 @@ async def test_clean_up_of_a_call_that_had_not_begun_does_nothing(metadata: dict
 
 def test_a_server_that_a_tool_started_does_not_pass_on_the_markers_of_that_tool() -> None:
     assert environment({"HOLDFAST_PART": "prt_1", "HOLDFAST_GUARDIAN": "x", "HOME": "/"}) == {"HOME": "/"}
+
+
+@pytest.mark.skipif(not LINUX, reason="markers are read from /proc")
+def test_one_who_carried_the_marker_is_not_gone_before_it_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel takes a dying process's environment away first, and what it holds after that: for a moment it looked as if
+    nothing was left, and a port or a lock was not free yet."""
+    name, value = "HOLDFAST_PART", "prt_dying"
+    command = ["sh", "-c", "trap '' TERM; echo up; while :; do sleep 1000; done"]
+    with subprocess.Popen(command, env={**os.environ, name: value}, stdout=subprocess.PIPE) as dying:
+        assert dying.stdout is not None
+        assert dying.stdout.readline() == b"up\n"
+        environment_of, looks = guardian._environment, 0
+
+        def gone_after_the_first_look(pid: str, user: int) -> list[bytes]:
+            nonlocal looks
+            looks += pid == str(dying.pid)
+            return environment_of(pid, user) if looks < 2 else []
+
+        monkeypatch.setattr(guardian, "_environment", gone_after_the_first_look)
+        guardian.end(set(), f"{name}={value}")
+        was_alive = is_alive(dying.pid)
+        dying.kill()
+
+    assert not was_alive
 
 
 def test_the_start_of_a_process_tells_it_from_others() -> None:

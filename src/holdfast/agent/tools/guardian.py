@@ -34,11 +34,12 @@ def end(groups: Collection[int], marker: str) -> None:
     """End process groups and everything that carries the marker: SIGTERM, soon after SIGKILL. Blocks until nothing of it
     is left, at most GRACE_SECONDS plus two seconds. Never ends the caller or the caller's own group."""
     assert marker.partition("=")[2]
-    if not _send(groups, marker, signal.SIGTERM):
+    known: dict[int, bytes] = {}
+    if not _send(groups, marker, signal.SIGTERM, known):
         return
-    if _is_gone_within(GRACE_SECONDS, groups, marker, 0):
+    if _is_gone_within(GRACE_SECONDS, groups, marker, 0, known):
         return
-    _is_gone_within(_KILL_SECONDS_MAX, groups, marker, signal.SIGKILL)
+    _is_gone_within(_KILL_SECONDS_MAX, groups, marker, signal.SIGKILL, known)
 
 
 def exists(group: int) -> bool:
@@ -54,7 +55,7 @@ def exists(group: int) -> bool:
 
 def is_alive(group: int) -> bool:
     """True while a member of the group runs. Takes a look at every process: not for the event loop."""
-    return exists(group) and any(_targets({group}, ""))
+    return exists(group) and any(_targets({group}, "", {}))
 
 
 def started(pid: int) -> str | None:
@@ -76,20 +77,20 @@ def started(pid: int) -> str | None:
     return f"{fields[19].decode()}@{boot}"
 
 
-def _is_gone_within(seconds: float, groups: Collection[int], marker: str, number: int) -> bool:
+def _is_gone_within(seconds: float, groups: Collection[int], marker: str, number: int, known: dict[int, bytes]) -> bool:
     """Send the signal again and again (0 sends nothing, but asks): processes may fork while they are being ended."""
     deadline = time.monotonic() + seconds
-    while _send(groups, marker, number):
+    while _send(groups, marker, number, known):
         if time.monotonic() > deadline:
             return False
         time.sleep(_POLL_SECONDS)
     return True
 
 
-def _send(groups: Collection[int], marker: str, number: int) -> bool:
+def _send(groups: Collection[int], marker: str, number: int, known: dict[int, bytes]) -> bool:
     """Send a signal to all that is left; False if there is nothing that could take one."""
     reached = False
-    for target in set(_targets(groups, marker)):
+    for target in set(_targets(groups, marker, known)):
         try:
             os.kill(target, number)
         except (ProcessLookupError, PermissionError):
@@ -98,9 +99,11 @@ def _send(groups: Collection[int], marker: str, number: int) -> bool:
     return reached
 
 
-def _targets(groups: Collection[int], marker: str) -> Iterator[int]:
+def _targets(groups: Collection[int], marker: str, known: dict[int, bytes]) -> Iterator[int]:
     """What `kill` takes: the negative number of a group, or a process outside the groups that carries the marker. Dead
-    processes that nobody waits for do not count: in a container without an init they stay for ever."""
+    processes that nobody waits for do not count: in a container without an init they stay for ever. `known` remembers
+    who carried the marker, and when that one began: of a process that dies the kernel first takes away the memory, its
+    environment with it, and only then what it holds (files, ports, pipes)."""
     own = os.getpgrp()
     if not _HAS_PROC:
         yield from (-group for group in groups if group != own and exists(group))
@@ -113,8 +116,13 @@ def _targets(groups: Collection[int], marker: str) -> Iterator[int]:
         group = int(fields[2])
         if group in groups and group != own:
             yield -group
-        elif wanted and int(name) != os.getpid() and wanted in _environment(name, user):
-            yield int(name)
+        elif (
+            wanted
+            and (pid := int(name)) != os.getpid()
+            and (known.get(pid) == fields[19] or wanted in _environment(name, user))
+        ):
+            known[pid] = fields[19]
+            yield pid
 
 
 def _environment(pid: str, user: int) -> list[bytes]:
