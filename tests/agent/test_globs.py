@@ -44,7 +44,9 @@ that "other consecutive asterisks are considered regular asterisks" (gitignore, 
 
 
 @given(st.lists(PART, min_size=1, max_size=4), st.booleans())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=60
+)
 def test_git_agrees(tmp_path: Path, parts: list[str], anchored: bool) -> None:
     """For any pattern, what it matches is what git ignores with it."""
     pattern = "/" * anchored + "/".join(parts)

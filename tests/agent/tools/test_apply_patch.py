@@ -174,7 +174,9 @@ async def test_a_patch_whose_server_was_killed_anywhere_is_done_whole_when_it_ru
 
 
 @given(words.filter(bool), words.filter(bool), st.sampled_from(["\n", "\r\n"]), st.booleans(), st.booleans())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=40
+)
 async def test_a_patch_and_the_reverse_patch_give_the_same_bytes(
     session: Session, old: list[str], new: list[str], line_break: str, ends: bool, has_mark: bool
 ) -> None:

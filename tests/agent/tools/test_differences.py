@@ -16,7 +16,9 @@ texts = st.lists(st.sampled_from(["a\n", "b\n", "c\r\n", "\n", "d"]), max_size=3
 
 
 @given(texts.filter(bool), texts.filter(bool))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=60
+)
 def test_git_applies_the_diff(tmp_path: Path, before: bytes, after: bytes) -> None:
     """Whatever the two contents are, the diff turns the one into the other."""
     found = difference("f", before, after)

@@ -208,7 +208,9 @@ async def test_a_link_that_leads_out_asks_for_the_place_it_leads_to(session: Ses
     st.booleans(),
     st.data(),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=30
+)
 async def test_an_edit_and_the_reverse_edit_give_the_same_bytes(
     session: Session, lines: list[str], line_break: str, has_mark: bool, ends: bool, draw: st.DataObject
 ) -> None:

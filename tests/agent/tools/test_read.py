@@ -97,7 +97,7 @@ async def test_zero_stands_for_the_default(context: ToolContext) -> None:
 
 
 @given(st.lists(st.text(alphabet="aé€😀\t", max_size=30), max_size=60), st.booleans(), st.integers(1, 20))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 async def test_going_on_from_note_to_note_gives_the_whole_file(
     context: ToolContext, lines: list[str], ends_with_newline: bool, limit: int
 ) -> None:

@@ -106,7 +106,9 @@ async def test_a_directory_that_cannot_be_made_is_said(session: Session) -> None
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=50
+)
 async def test_a_file_holds_exactly_what_was_given(session: Session, content: str) -> None:
     path = session.context.directory / "a.txt"
     path.unlink(missing_ok=True)
