@@ -34,11 +34,11 @@ async def started(settings: Settings) -> tuple[asyncio.Task[None], str]:
 
 async def test_a_server_says_where_it_listens_and_ends_on_sigterm(tmp_path: Path):
     task, url = await started(Settings(data=tmp_path / "data", directory=tmp_path, port=0))
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         assert (await client.get(f"{url}/global/health")).json()["healthy"] is True
     os.kill(os.getpid(), signal.SIGTERM)
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await task
 
 
@@ -47,7 +47,7 @@ async def test_a_server_ends_soon_though_streams_are_open_prompts_wait_and_a_rea
     async with Server(tmp_path, tmp_path / "data", [[*text("so far "), stall]]) as server:
         url = await server.listen()
         session = await server.session()
-        async with server.events() as stream, httpx.AsyncClient(base_url=url, timeout=30) as client:
+        async with server.events() as stream, httpx.AsyncClient(base_url=url, timeout=60) as client:
             await stream.next()
             body = {"parts": [{"type": "text", "text": "x"}]}
             waiting = asyncio.create_task(client.post(f"/session/{session}/message", json=body))
@@ -57,7 +57,7 @@ async def test_a_server_ends_soon_though_streams_are_open_prompts_wait_and_a_rea
             await writer.drain()
             began = asyncio.get_running_loop().time()
             await server.__aexit__()
-            assert asyncio.get_running_loop().time() - began < 20
+            assert asyncio.get_running_loop().time() - began < 45
             assert (await waiting).status_code == 503
             assert (await stream.until("turn.suspended"))[-1].type == "turn.suspended"
             writer.close()
@@ -78,7 +78,7 @@ async def test_a_store_that_its_disk_lets_down_ends_the_server_with_the_reason(
     await asyncio.to_thread(failures[0], StorageError("The disk is full."))
 
     with pytest.raises(StorageError, match="The disk is full"):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await task
 
 
@@ -155,7 +155,7 @@ async def test_deltas_go_away_in_the_background_once_their_text_is_closed(tmp_pa
             records = await server.application.store.read(ALL, after=BEGINNING)
             return {type_of(record.tag) for record in records}
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while "message.part.delta" in await kinds():  # noqa: ASYNC110 - what goes away tells nobody
                 await asyncio.sleep(0.01)
         assert texts((await server.messages(session))[-1]) == "All of these words stay."

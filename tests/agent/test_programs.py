@@ -14,7 +14,7 @@ from holdfast.testing.other_processes import is_alive, read, until
 
 
 async def sh(command: str, directory: Path, **limits: object) -> Ended:
-    options = {"seconds_max": 20.0, "output_bytes_max": 1 << 20, **limits}
+    options = {"seconds_max": 60.0, "output_bytes_max": 1 << 20, **limits}
     return await run("/bin/sh", "-c", command, directory=str(directory), environment=os.environ, **options)
 
 

@@ -1,6 +1,7 @@
 """The `holdfast` command as a process of its own, watched while it runs."""
 
 import asyncio
+import codecs
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -63,9 +64,10 @@ class Command:
         await self._reading
 
     async def _read(self, name: str, stream: asyncio.StreamReader) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")()  # a piece may end in the middle of a character
         while piece := await stream.read(65536):
             async with self._changed:
-                setattr(self, name, getattr(self, name) + piece.decode())
+                setattr(self, name, getattr(self, name) + decoder.decode(piece))
                 self._changed.notify_all()
         async with self._changed:
             self._silent.add(name)

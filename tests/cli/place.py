@@ -69,7 +69,7 @@ class Place:
             return await client.messages(session)
 
     async def delete(self, session: str) -> None:
-        async with httpx.AsyncClient(base_url=self.server.url) as http:
+        async with httpx.AsyncClient(base_url=self.server.url, timeout=60) as http:
             (await http.delete(f"/session/{session}")).raise_for_status()
 
     async def session(self) -> str:

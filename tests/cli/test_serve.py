@@ -16,7 +16,7 @@ import pytest
 from holdfast.testing.server_process import ServerProcess, free_port, holdfast_command
 from tests.cli.command import Command, holdfast, invoke
 
-STOP_SECONDS_MAX = 20
+STOP_SECONDS_MAX = 45
 """Five are promised, on a machine that is not full of tests. What waits for a client or for a kept connection takes longer."""
 
 
@@ -33,7 +33,7 @@ async def test_the_first_line_says_where_it_listens_once_it_serves(tmp_path: Pat
         line = serve.out
         assert line.startswith("holdfast listening on http://127.0.0.1:")
 
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=60) as http:
             answer = await http.get(f"{line.split()[-1]}/global/health")
 
         assert answer.json() == {"healthy": True, "version": "0.1.0"}
@@ -48,7 +48,7 @@ async def test_it_stops_in_good_order_with_an_event_stream_open(tmp_path: Path, 
     async with Command("serve", "--port", "0", "--data", str(tmp_path / "data"), cwd=tmp_path) as serve:
         await serve.until_out("\n")
         async with (
-            httpx.AsyncClient(base_url=serve.out.split()[-1]) as http,
+            httpx.AsyncClient(base_url=serve.out.split()[-1], timeout=60) as http,
             http.stream("GET", "/event") as events,
         ):
             pieces = events.aiter_bytes()
@@ -109,7 +109,7 @@ async def test_a_password_is_asked_for_and_better_not_given_on_the_command_line(
     async with Command(*options, cwd=tmp_path, env={"OPENCODE_SERVER_PASSWORD": "secret"}) as serve:
         await serve.until_out("\n")
         url = serve.out.split()[-1].replace("0.0.0.0", "127.0.0.1")
-        async with httpx.AsyncClient(base_url=url) as http:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as http:
             assert (await http.get("/global/health")).status_code == 401
             assert (await http.get("/global/health", auth=("opencode", "secret"))).status_code == 200
         assert "process list" not in serve.err
@@ -163,7 +163,7 @@ async def test_a_disk_that_takes_no_more_stops_it_and_nothing_acknowledged_is_lo
     acknowledged: list[str] = []
     async with Command("serve", "--port", "0", "--data", str(data), cwd=tmp_path, launcher=limited) as serve:
         await serve.until_out("\n")
-        async with httpx.AsyncClient(base_url=serve.out.split()[-1]) as http:
+        async with httpx.AsyncClient(base_url=serve.out.split()[-1], timeout=60) as http:
             body = {"metadata": {"filling": "x" * 50_000}}
             with contextlib.suppress(httpx.TransportError):
                 while (answer := await http.post("/session", json=body)).status_code == 200:

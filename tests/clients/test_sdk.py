@@ -16,7 +16,7 @@ from tests.clients.cut_proxy import CutProxy
 from tests.kill.arena import Arena
 from tests.kill.checks import answer_text
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @contextlib.asynccontextmanager

@@ -16,7 +16,7 @@ from holdfast.testing.stock_opencode import opencode_environment
 from tests.clients.tui import Tui
 from tests.kill.arena import Arena, opencode_json
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 PLACEHOLDER = "Ask anything"
 WORKING = "esc interrupt"

@@ -16,7 +16,7 @@ ORIGIN = "https://example.com"  # what the suite's preflight says it is
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_every_test_of_the_official_suite_passes_and_none_is_skipped(tmp_path: Path) -> None:
     command = holdfast_command(
         *("serve", "--port", "0", "--data", str(tmp_path / "data")),

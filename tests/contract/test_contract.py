@@ -38,7 +38,7 @@ def listed() -> list[Listed]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_only_the_differences_that_are_listed_are_there(tmp_path: Path) -> None:
     opencode = find_opencode(NODE / "node_modules")
     if opencode is None:

@@ -24,7 +24,7 @@ from holdfast.testing.server_process import ServerProcess, free_port, holdfast_c
 from tests.sse_watcher import Seen, SseWatcher
 
 _TAGS = {cls.type: f"{cls.type}.{cls.version}" for cls in EVENT_TYPES}
-STOP_SECONDS_MAX = 20
+STOP_SECONDS_MAX = 45
 
 
 class Arena:

@@ -107,7 +107,7 @@ def fold_part_ids(arena: Arena, session: str) -> set[str]:
     return {part.id for message in arena.folds[session].messages() for part in message.parts}
 
 
-async def children_die_with_the_server(arena: Arena, session: str, *, seconds: float = 20) -> None:
+async def children_die_with_the_server(arena: Arena, session: str, *, seconds: float = 60) -> None:
     """With the server dead and not started again, its tools' processes end too, and soon."""
     living: dict[int, str] = {}
     try:

@@ -16,7 +16,7 @@ ROUNDS = 3
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 async def test_nothing_is_lost_and_every_turn_ends_once(scenario: str, tmp_path: Path) -> None:
     """Every round kills the server at least once. KILL_SEED=… repeats the moments of a run that failed."""

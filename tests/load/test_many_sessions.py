@@ -19,7 +19,7 @@ from holdfast.testing.model_server import ModelServer
 from holdfast.testing.server_process import ServerProcess, holdfast_command
 from tests.kill.arena import opencode_json
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SESSIONS, SUBSCRIBERS, STALLED = 200, 50, 2
 TOKENS = 80

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import httptools
 import httpx
 import msgspec
 
@@ -53,7 +54,7 @@ class Server:
 
     def client(self, **options: Any) -> httpx.AsyncClient:
         transport = httpx.ASGITransport(self.application.asgi, raise_app_exceptions=False)
-        return httpx.AsyncClient(**{"transport": transport, "base_url": BASE, "timeout": 30, **options})
+        return httpx.AsyncClient(**{"transport": transport, "base_url": BASE, "timeout": 60, **options})
 
     async def listen(self) -> str:
         """Serve on a socket as well, and answer the URL."""
@@ -64,7 +65,10 @@ class Server:
     @contextlib.asynccontextmanager
     async def events(self, path: str = "/event", **request: Any) -> AsyncIterator["EventReader"]:
         """An event stream over the socket; `listen` first."""
-        async with httpx.AsyncClient(base_url=self.url) as client, client.stream("GET", path, **request) as response:
+        async with (
+            httpx.AsyncClient(base_url=self.url, timeout=60) as client,
+            client.stream("GET", path, **request) as response,
+        ):
             yield EventReader(response)
 
     # --- shortcuts
@@ -130,6 +134,21 @@ class EventReader:
         while frames[-1].type != type:
             frames.append(await self.next())
         return frames
+
+
+class Body:
+    """The body of an answer that a test reads from a socket itself. HTTP's chunks, what a read returns and what the body
+    says have nothing to do with each other: any of them may end in the middle of another."""
+
+    def __init__(self) -> None:
+        self.read = b""
+        self._parser = httptools.HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_body(self, body: bytes) -> None:
+        self.read += body
 
 
 def prompt(text: str = "Hello", **body: Any) -> dict[str, Any]:

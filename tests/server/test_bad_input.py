@@ -328,7 +328,7 @@ async def test_a_body_just_below_the_limit_is_stored(server: Server):
 async def test_a_body_over_the_limit_is_refused_over_a_socket_too(server: Server):
     url = await server.listen()
     session = await server.session()
-    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         answer = await client.post(f"/session/{session}/message", content=b"x" * 10_000_000)
         assert answer.status_code == 413
         assert (await client.get("/global/health")).status_code == 200

@@ -52,8 +52,8 @@ class Fuzzed:
 
     def start(self) -> None:
         self._thread.start()
-        self.url = self._started.result(30)
-        self.api = httpx.Client(base_url=self.url, timeout=30)
+        self.url = self._started.result(60)
+        self.api = httpx.Client(base_url=self.url, timeout=60)
 
     def stop(self) -> None:
         self.api.close()
@@ -76,7 +76,7 @@ class Fuzzed:
         async def verify(application: Application) -> list[Any]:
             return [difference async for difference in application.store.verify()]
 
-        return asyncio.run_coroutine_threadsafe(verify(self._application), self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(verify(self._application), self._loop).result(60)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +91,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_no_request_brings_the_server_into_trouble(fuzzed: Fuzzed):
     # Streams never end, and somebody who waits for the next request to a TUI waits long; sharing is a 503 for as long as
     # there is no hub; a changed configuration would spoil the rest.
@@ -125,9 +126,9 @@ def fuzz(fuzzed: Fuzzed, operation: Any) -> None:
     @settings(max_examples=EXAMPLES, derandomize=True, database=None, suppress_health_check=SLOW)
     @given(case=st.one_of(operation.as_strategy(), operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)))
     def ask(case: Case) -> None:
-        case.call_and_validate(checks=CHECKS, timeout=30)
+        case.call_and_validate(checks=CHECKS, timeout=60)
         make_plausible(case, fuzzed)
-        case.validate_response(case.call(timeout=30), checks=[not_a_server_error, response_schema_conformance])
+        case.validate_response(case.call(timeout=60), checks=[not_a_server_error, response_schema_conformance])
 
     ask()
 

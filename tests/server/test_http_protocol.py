@@ -8,16 +8,19 @@ from pathlib import Path
 import pytest
 
 from holdfast.server.http_protocol import HEAD_BYTES_MAX, HttpProtocol
+from holdfast.testing.loop_time import let_pass
 from tests.server.harness import Server
 
 HOST = b"Host: 127.0.0.1\r\n"
 JSON = b"Content-Type: application/json\r\n"
 READ = b"GET /v1/stream/s HTTP/1.1\r\n" + HOST
 APPEND = b"POST /v1/stream/s HTTP/1.1\r\n" + HOST + JSON
+IDLE_SECONDS = 5.0
 
 
 class Wire:
-    """`talk` sends pieces, each by itself, and gives all that comes back until the server closes the connection."""
+    """`talk` sends pieces, each by itself, and gives all that comes back until the server closes the connection. `and_no_more`:
+    the server has heard them, and then so much time passes."""
 
     def __init__(self, server: Server, url: str) -> None:
         self.server = server
@@ -26,14 +29,17 @@ class Wire:
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port)
 
-    async def talk(self, *pieces: bytes) -> bytes:
+    async def talk(self, *pieces: bytes, and_no_more: float = 0) -> bytes:
         reader, writer = await self.open()
         try:
             for piece in pieces:
                 writer.write(piece)
                 await writer.drain()
                 await asyncio.sleep(0)
-            async with asyncio.timeout(20):
+            if and_no_more:
+                await heard()
+                let_pass(and_no_more)
+            async with asyncio.timeout(60):
                 return await reader.read()
         except ConnectionError:
             return b"reset"
@@ -42,6 +48,12 @@ class Wire:
 
     async def messages(self) -> list[int]:
         return (await self.server.api.get("/v1/stream/s")).json()
+
+
+async def heard() -> None:
+    """Turns of the loop, in which the server reads what was sent, and answers what can be answered."""
+    for _ in range(50):
+        await asyncio.sleep(0.001)
 
 
 @pytest.fixture
@@ -53,7 +65,7 @@ async def wire(tmp_path: Path) -> AsyncIterator[Wire]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(HttpProtocol, "idle_seconds", 0.2)
+    monkeypatch.setattr(HttpProtocol, "idle_seconds", IDLE_SECONDS)
 
 
 def head_of(size: int) -> bytes:
@@ -101,7 +113,7 @@ async def test_a_large_body_is_no_head(wire: Wire) -> None:
     ids=["head", "first line", "body", "chunk", "second request"],
 )  # fmt: skip
 async def test_a_request_that_does_not_go_on_is_given_up(wire: Wire, impatient: None, pieces: list[bytes]) -> None:
-    answer = await wire.talk(*pieces)
+    answer = await wire.talk(*pieces, and_no_more=IDLE_SECONDS)
 
     assert b"HTTP/1.1 408 Request Timeout" in answer
     assert await wire.messages() == [1]
@@ -111,19 +123,20 @@ async def test_a_request_that_does_not_go_on_is_given_up(wire: Wire, impatient: 
 async def test_a_connection_without_a_request_is_closed_without_a_word(
     wire: Wire, impatient: None, pieces: list[bytes]
 ) -> None:
-    assert await wire.talk(*pieces) == b""
+    assert await wire.talk(*pieces, and_no_more=IDLE_SECONDS) == b""
 
 
 async def test_a_head_that_comes_in_drops_is_given_up(wire: Wire, impatient: None) -> None:
     """With a 408; who writes on after it may see a reset instead."""
     reader, writer = await wire.open()
     answering = asyncio.ensure_future(reader.read())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         for byte in READ + b"X-A: " + b"a" * 2000:
             if answering.done():
                 break
             writer.write(bytes([byte]))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.001)
+            let_pass(IDLE_SECONDS / 100)
         with contextlib.suppress(ConnectionError):
             assert b"408" in await answering
     writer.close()
@@ -199,9 +212,10 @@ async def test_who_waits_for_an_answer_is_not_given_up(wire: Wire, impatient: No
     """A long-poll sends nothing; nor does an event stream."""
     reader, writer = await wire.open()
     writer.write(b"GET /v1/stream/s?offset=-1&live=sse HTTP/1.1\r\n" + HOST + b"\r\n")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await reader.readuntil(b"upToDate")
-        await asyncio.sleep(0.6)  # three times what an idle client has
+        let_pass(3 * IDLE_SECONDS)
+        await heard()
         await wire.server.api.post("/v1/stream/s", headers={"content-type": "application/json"}, content="2")
         await reader.readuntil(b"[2]")
     writer.close()
@@ -220,7 +234,7 @@ async def test_garbage_after_a_request_that_waits_for_its_turn_does_not_get_into
 ) -> None:
     reader, writer = await wire.open()
     writer.write(b"GET /v1/stream/s?offset=-1&live=sse HTTP/1.1\r\n" + HOST + b"\r\n")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await reader.readuntil(b"upToDate")
         writer.write(READ + b"\r\n" + b"\x00 no request\r\n\r\n")
         assert b"HTTP/1.1 " not in await reader.read()

@@ -97,7 +97,7 @@ async def test_one_who_is_alone_is_not_held_up(disk: Disk) -> None:
     disk.begun.clear()
     written = writer.submit(disk.job)
     await asyncio.sleep(0)
-    assert disk.begun.wait(30), "the loop stands still meanwhile: it brings no further turn"
+    assert disk.begun.wait(60), "the loop stands still meanwhile: it brings no further turn"
     await written
     await writer.close()
     assert disk.commits[:2] == [8, 8]
@@ -113,7 +113,7 @@ async def test_newcomers_in_every_turn_of_the_loop_do_not_hold_a_commit_up_for_e
     for _ in range(GATHER_TURNS_MAX + 1):
         jobs.append(writer.submit(disk.job))
         await asyncio.sleep(0)
-    assert disk.begun.wait(30), "the loop stands still meanwhile: it brings no further turn"
+    assert disk.begun.wait(60), "the loop stands still meanwhile: it brings no further turn"
     await asyncio.gather(*jobs)
     await writer.close()
 

@@ -20,7 +20,7 @@ async def ask(server: ModelServer, *messages: dict[str, Any]) -> list[Any]:
     chunks: list[Any] = []
     body = {"model": "fake-1", "messages": list(messages)}
     async with (
-        httpx.AsyncClient() as client,
+        httpx.AsyncClient(timeout=60) as client,
         client.stream("POST", f"{server.url}/chat/completions", json=body) as response,
     ):
         response.raise_for_status()
@@ -113,7 +113,7 @@ async def test_a_stalled_answer_goes_on_when_released(in_process: bool) -> None:
             await server.until_stalled()
             server.release()
         else:
-            async with httpx.AsyncClient(base_url=server.url.removesuffix("/v1")) as control:
+            async with httpx.AsyncClient(base_url=server.url.removesuffix("/v1"), timeout=60) as control:
                 await control.get("/control/stalled")
                 await control.post("/control/release")
         assert said(await answer) == "tok0 tok1 "

@@ -36,5 +36,5 @@ def test_a_server_dies_with_a_process_that_is_killed(tmp_path: Path):
 
 def wait_until_readable(fd: int) -> None:
     """A pidfd is readable once its process has ended."""
-    readable, _, _ = select.select([fd], [], [], 30)
+    readable, _, _ = select.select([fd], [], [], 60)
     assert readable

@@ -114,9 +114,9 @@ class ServerProcess:
 
     def kill(self) -> None:
         """SIGKILL, as the out-of-memory killer or a power switch would; returns once the process is gone."""
-        self._end(signal.SIGKILL, timeout=10)
+        self._end(signal.SIGKILL, timeout=60)
 
-    def stop(self, *, timeout: float = 20) -> int:
+    def stop(self, *, timeout: float = 45) -> int:
         """SIGTERM; answers the exit code. Raises subprocess.TimeoutExpired if it is still there after `timeout` seconds."""
         return self._end(signal.SIGTERM, timeout=timeout)
 
@@ -147,11 +147,20 @@ def holdfast_command(*arguments: str) -> list[str]:
     return [str(Path(sys.executable).with_name("holdfast")), *arguments]
 
 
+_WORKERS = 10  # of pytest-xdist, that run beside each other without a common port
+_given: set[int] = set()
+
+
 def free_port() -> int:
     """A port that stays free while its server is down: from below the range out of which systems give ports to clients'
-    connections (32768 and up on Linux), so that no connection takes it before the server is started again."""
+    connections (32768 and up on Linux), so that no connection takes it before the server is started again. It is given once,
+    and not by another worker of the same test run."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     while True:
-        port = random.randint(10_000, 30_000)
+        port = random.randrange(10_000 + worker % _WORKERS, 30_000, _WORKERS)
+        if port in _given:
+            continue
+        _given.add(port)
         with socket.socket() as listener, contextlib.suppress(OSError):
             listener.bind(("127.0.0.1", port))
             return port

@@ -524,7 +524,7 @@ async def left(leave: Callable[[AsyncGenerator[Sequence[Chunk], None]], Awaitabl
         stream = provider.stream(PROMPT)
         assert texts(await anext(stream)) == "Hello"
         await leave(stream)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await gone.wait()
 
 
@@ -555,7 +555,7 @@ async def test_cancelling_before_the_answer_begins_stops_the_llm() -> None:
         reading = asyncio.ensure_future(anext(provider.stream(PROMPT)))
         await asked.wait()
         reading.cancel()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await gone.wait()
         with pytest.raises(asyncio.CancelledError):
             await reading

@@ -427,7 +427,7 @@ async def test_leaving_closes_the_connection(format: Format):
     async with server(behave) as url, adapter(format, url) as provider:
         async with aclosing(provider.stream(PROMPT)) as batches:
             await anext(batches)
-        await asyncio.wait_for(gone.wait(), 30)
+        await asyncio.wait_for(gone.wait(), 60)
 
 
 # --- what is asked ----------------------------------------------------------------------------------------------

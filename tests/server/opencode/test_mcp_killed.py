@@ -65,11 +65,11 @@ async def test_a_call_found_running_has_an_unknown_outcome_and_only_one_that_rea
         hang, look = await called(arena, "raw_hang"), await called(arena, "raw_look")
         await until(lambda: len(re.findall("call (hang|look)", read(log))) == 2)
         await arena.kill()
-        describe(arena, {"raw": local(raw(log), timeout=5000)})
+        describe(arena, {"raw": local(raw(log), timeout=10_000)})
         await arena.start()
         hung, looked = await outcome(arena, hang), await outcome(arena, look)
 
         assert hung["status"] == "error"
         assert hung["error"] == OUTCOME_UNKNOWN
-        assert "did not answer within 5 seconds" in looked["error"]  # it was asked again, and is as deaf as before
+        assert "did not answer within 10 seconds" in looked["error"]  # it was asked again, and is as deaf as before
         assert (read(log).count("call hang"), read(log).count("call look")) == (1, 2)

@@ -122,7 +122,7 @@ def far(url: str, **oauth: Any) -> dict[str, Any]:
 
 async def browsed(address: str) -> str:
     """Where the browser is sent back to after the user said yes."""
-    async with httpx.AsyncClient() as browser:
+    async with httpx.AsyncClient(timeout=60) as browser:
         answer = await browser.get(address)
     assert answer.status_code == 302, answer.text
     return answer.headers["location"]
@@ -195,14 +195,14 @@ async def test_the_browser_may_come_back_to_the_machine_of_the_server(tmp_path: 
             told = (await events.until("mcp.browser.open.failed"))[-1].json["properties"]
             assert told["mcpName"] == "far"
             back = await browsed(told["url"])
-            async with httpx.AsyncClient() as browser:
+            async with httpx.AsyncClient(timeout=60) as browser:
                 forged = back.partition("state=")[0] + "state=forged"
                 assert (await browser.get(forged)).status_code == 400
                 assert not waiting.done()
                 assert "You are logged in" in (await browser.get(back)).text
             assert (await waiting).json() == {"status": "connected"}
             with pytest.raises(httpx.ConnectError):
-                async with httpx.AsyncClient() as browser:
+                async with httpx.AsyncClient(timeout=60) as browser:
                     await browser.get(back)
 
 
@@ -214,7 +214,7 @@ async def test_a_login_that_the_user_refuses_is_over(tmp_path: Path):
             waiting = asyncio.create_task(server.api.post("/mcp/far/auth/authenticate"))
             told = (await events.until("mcp.browser.open.failed"))[-1].json["properties"]
             query = parse_qs(urlsplit(told["url"]).query)
-            async with httpx.AsyncClient() as browser:
+            async with httpx.AsyncClient(timeout=60) as browser:
                 params = {"error": "access_denied", "state": query["state"][0]}
                 assert (await browser.get(query["redirect_uri"][0], params=params)).status_code == 400
             answer = (await waiting).json()

@@ -53,7 +53,7 @@ async def test_a_refused_connection_says_why_in_the_words_of_its_api(server_with
         "sec-websocket-version": "13",
         "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA==",
     }
-    async with httpx.AsyncClient(headers=upgrade) as client:
+    async with httpx.AsyncClient(headers=upgrade, timeout=60) as client:
         for query in ("?ticket=wrong", ""):
             second = await client.get(f"{url}/api/pty/{pty['id']}/connect{query}")
             first = await client.get(f"{url}/pty/{pty['id']}/connect{query}")

@@ -147,10 +147,13 @@ async def run(directory: Path, kills: int, seed: int) -> Load:
     environ = {**os.environ, "XDG_CONFIG_HOME": str(directory / "config")}
     with ServerProcess(command, cwd=directory, log=directory / "server.log", env=environ) as server:
         load = Load(server, seed)
-        timeout = aiohttp.ClientTimeout(total=10)
+        timeout = aiohttp.ClientTimeout(total=10)  # after which a reader comes back, also one to whom nothing is said
         connector = aiohttp.TCPConnector(limit=0)
-        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
-            await prepare(session, load)
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as patient,
+            aiohttp.ClientSession(timeout=timeout, connector=connector, read_bufsize=1 << 22) as session,
+        ):
+            await prepare(patient, load)
             tasks = [asyncio.ensure_future(load.write(session, writer)) for writer in range(WRITERS)]
             tasks += [asyncio.ensure_future(load.follow(session, reader)) for reader in range(READERS)]
             for _ in range(kills):
@@ -161,8 +164,8 @@ async def run(directory: Path, kills: int, seed: int) -> Load:
                     failed[0].result()
             await asyncio.sleep(0.5)
             load.stopping = True
-            await asyncio.wait_for(asyncio.gather(*tasks), 60)
-            await check(session, load)
+            await asyncio.wait_for(asyncio.gather(*tasks), 120)
+            await check(patient, load)
         server.stop()
     verify = holdfast_command("verify", "--data", str(data))
     verified = await asyncio.to_thread(subprocess.run, verify, capture_output=True, text=True, check=False)

@@ -196,7 +196,7 @@ async def run(directory: Path, kills: int, seed: int) -> Load:
     environ = {**os.environ, "XDG_CONFIG_HOME": str(directory / "config")}
     with ServerProcess(command, cwd=directory, log=directory / "server.log", env=environ) as server:
         load = Load(server, seed)
-        timeout = aiohttp.ClientTimeout(total=10)
+        timeout = aiohttp.ClientTimeout(total=60)
         async with webhook(load) as url, aiohttp.ClientSession(timeout=timeout) as load.session:
             await load.session.put(load.url("wakes"), headers=JSON)
             common = {"pattern": "jobs/*", "lease_ttl_ms": 1000}
@@ -218,7 +218,7 @@ async def run(directory: Path, kills: int, seed: int) -> Load:
                 if failed := [task for task in (*writers, *workers) if task.done()]:
                     failed[0].result()
             load.writing, load.calm = False, True
-            await asyncio.wait_for(asyncio.gather(*writers), 30)
+            await asyncio.wait_for(asyncio.gather(*writers), 120)
             await load.settled()
             assert (await load.ask("GET", "__ds/jwks.json"))[1] == keys
             generations = [wake["generation"] for wake in (await load.ask("GET", "wakes?offset=-1"))[1]]

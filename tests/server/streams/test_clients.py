@@ -48,7 +48,7 @@ async def test_an_ai_sdk_chat_that_was_cut_off_reads_the_whole_answer_when_it_co
 async def test_the_python_client_writes_and_reads(tmp_path: Path) -> None:
     async with Server(tmp_path, tmp_path / "data") as server:
         url = f"{await server.listen()}/v1/stream/stock"
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             stream = await durable_streams.AsyncDurableStream.create(
                 url, content_type="application/json", client=client
             )
@@ -63,7 +63,7 @@ async def test_the_python_client_writes_and_reads(tmp_path: Path) -> None:
 async def test_the_python_client_follows_a_stream(tmp_path: Path, live: Literal["sse", "long-poll"]) -> None:
     async with Server(tmp_path) as server:
         url = f"{await server.listen()}/v1/stream/stock"
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             stream = await durable_streams.AsyncDurableStream.create(
                 url, content_type="application/json", client=client
             )

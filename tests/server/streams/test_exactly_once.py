@@ -36,13 +36,13 @@ async def finished(process: asyncio.subprocess.Process) -> None:
 
 
 async def read(url: str) -> list[int]:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         return (await client.get(url)).raise_for_status().json()
 
 
 async def written(url: str, count: int) -> None:
     """Return once so many messages are there."""
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         found, offset = 0, "-1"
         while found < count:
             page = await client.get(url, params={"live": "long-poll", "offset": offset})

@@ -125,7 +125,7 @@ async def test_a_malformed_wish_for_a_link_is_refused(body: str) -> None:
 async def test_the_stock_client_follows_a_session_by_a_link(tmp_path: Path) -> None:
     async with Server(tmp_path, tmp_path / "data", password="pw") as server:
         url = await server.listen()
-        async with httpx.AsyncClient(base_url=url, headers=PASSWORD) as api:
+        async with httpx.AsyncClient(base_url=url, headers=PASSWORD, timeout=60) as api:
             session = (await api.post("/session", json={"title": "Tides"})).json()["id"]
             link = await link_to(api, f"session/{session}")
             await api.delete(f"/session/{session}")
@@ -139,7 +139,7 @@ def test_links_are_in_no_log(tmp_path: Path) -> None:
     command = holdfast_command("serve", "--port", "0", "--data", str(tmp_path / "data"), "--password", "pw")
     environ = {"XDG_CONFIG_HOME": str(tmp_path / "config"), "HOME": str(tmp_path)}
     log = tmp_path / "log"
-    with ServerProcess(command, cwd=tmp_path, log=log, env=environ) as server, httpx.Client() as client:
+    with ServerProcess(command, cwd=tmp_path, log=log, env=environ) as server, httpx.Client(timeout=60) as client:
         client.put(f"{server.url}/v1/stream/s", headers={**JSON, **PASSWORD}, content="[1]").raise_for_status()
         url = client.post(f"{server.url}{LINKS}", json={"path": "s"}, headers=PASSWORD).json()["url"]
         token = url.partition("link=")[2]

@@ -40,7 +40,7 @@ class Receiver:
         return web.json_response(answer, status=status)
 
     async def next(self) -> Any:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return (await self.got.get())[0]
 
 
@@ -107,7 +107,7 @@ async def test_keys_and_tokens_outlive_a_restart(tmp_path: Path) -> None:
     async with StreamWorld(tmp_path) as world, receiving() as receiver:
         await call(world, "PUT", "subscriptions/s", webhook(receiver.url))
         await world.put("jobs/1", JSON, "[1]")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             told, signature, body = await receiver.got.get()
         await world.restart()
         parts = dict(part.split("=", 1) for part in signature.split(","))
@@ -380,7 +380,7 @@ async def test_a_delivery_that_ends_after_its_subscription_does_not_touch_the_ne
         delivering = list(world.subscriptions._tasks)
         assert delivering
         receiver.hold.set()
-        await asyncio.wait(delivering, timeout=20)
+        await asyncio.wait(delivering, timeout=60)
         await world.restart()
 
         assert (await call(world, "GET", "subscriptions/s"))[1]["type"] == "pull-wake"

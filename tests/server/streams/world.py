@@ -211,6 +211,6 @@ class SseReader:
 
     async def frame(self) -> str | None:
         """All that came in one send; None at the end."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             message = await anext(self._messages, None)
         return message["body"].decode() if message is not None and message["body"] else None
