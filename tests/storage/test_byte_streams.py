@@ -1,9 +1,18 @@
 """What the loop knows of byte streams, and the writing thread looks at meanwhile."""
 
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import cast
 
-from holdfast.core.streams import Stream
-from holdfast.storage.byte_streams import Access, Backend, Streams
+import pytest
+
+from holdfast.core.streams import Append, Create, Page, Stream
+from holdfast.storage import byte_streams
+from holdfast.storage.byte_streams import PAGES_BYTES_MAX, Access, Backend, Streams
+from holdfast.storage.sqlite import SqliteStore
 
 NOW_MS = 1_700_000_000_000
 
@@ -39,3 +48,95 @@ async def test_what_was_read_counts_as_read_at_every_moment_of_the_upkeep() -> N
     assert backend.touched == {1: NOW_MS - 5, 2: NOW_MS}
     assert set(seen) == {NOW_MS - 5}
     assert access.touched == {}
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    store = await SqliteStore.open(tmp_path, now_ms=lambda: NOW_MS, entropy=os.urandom)
+    await store.byte_streams.create(Create(path="s", content_type="text/plain"))
+    yield store
+    await store.close()
+
+
+async def watching(streams: Streams, count: int, times: int, told: list[str]) -> list[asyncio.Task[list[bytes]]]:
+    """So many who follow the stream for so long, each when it waits for the first time."""
+
+    async def follow(name: str) -> list[bytes]:
+        watch = await streams.watch("s", after=0)
+        seen: list[bytes] = []
+        waiting.release()
+        while len(b"".join(seen)) < times:
+            page = await watch.next(bytes_max=1000)
+            assert page is not None
+            seen.append(page.data)
+            told.append(name)
+        watch.close()
+        return seen
+
+    waiting = asyncio.Semaphore(0)
+    tasks = [asyncio.ensure_future(follow(f"watcher {number}")) for number in range(count)]
+    for _ in tasks:
+        await waiting.acquire()
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_who_appends_is_answered_before_those_who_are_woken_by_it(store: SqliteStore) -> None:
+    told: list[str] = []
+    tasks = await watching(store.byte_streams, 20, 1, told)
+
+    async def append() -> None:
+        await store.byte_streams.append(Append(path="s", content_type="text/plain", data=b"1"))
+        told.append("writer")
+
+    await append()
+    await asyncio.gather(*tasks)
+    assert told[0] == "writer"
+    assert len(told) == 21
+
+
+async def test_many_who_are_woken_at_once_leave_turns_of_the_loop_to_others(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(byte_streams, "WAKES_MAX", 3)
+    told: list[str] = []
+    tasks = await watching(store.byte_streams, 20, 1, told)
+    await store.byte_streams.append(Append(path="s", content_type="text/plain", data=b"1"))
+    seen = [0]
+    while len(told) < 20:
+        await asyncio.sleep(0)
+        seen.append(len(told))
+    await asyncio.gather(*tasks)
+    assert max(later - earlier for earlier, later in itertools.pairwise(seen)) <= 3
+
+
+async def test_those_who_are_woken_in_turns_miss_nothing_that_is_appended_meanwhile(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor are they kept from it by one who goes, or by others who are quicker to come back."""
+    monkeypatch.setattr(byte_streams, "WAKES_MAX", 2)
+    tasks = await watching(store.byte_streams, 15, 8, [])
+    for number in range(8):
+        await store.byte_streams.append(Append(path="s", content_type="text/plain", data=b"%d" % number))
+        if number == 2:
+            tasks.pop().cancel()
+    async with asyncio.timeout(20):
+        assert [b"".join(seen) for seen in await asyncio.gather(*tasks)] == [b"01234567"] * 14
+
+
+async def test_a_page_too_large_to_be_kept_is_shared_while_somebody_has_it(store: SqliteStore) -> None:
+    data = b"x" * (PAGES_BYTES_MAX // 4 + 1)
+    await store.byte_streams.append(Append(path="s", content_type="text/plain", data=data))
+
+    async def read() -> Page:
+        return await store.byte_streams.read("s", after=0, bytes_max=1000)
+
+    first = await read()
+    assert (await read()).data is first.data
+    await store.byte_streams.append(Append(path="s", content_type="text/plain", data=b"y"))
+    second = await read()
+    assert (first.at_tail, second.at_tail) == (True, False)
+    assert (await read()).data is second.data
+    pages = store.byte_streams._pages._large
+    del first, second
+    assert not pages

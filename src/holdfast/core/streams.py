@@ -132,7 +132,7 @@ class StreamAppended(NamedTuple):
     duplicate: bool
 
 
-class Page(NamedTuple):
+class Page(msgspec.Struct, frozen=True, weakref=True):
     """Records after a position, joined. `next` is the place after them; `at_tail`: nothing followed when this was read.
     Readers at the same place near the tail share one page object."""
 

@@ -18,6 +18,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
 
@@ -41,6 +42,8 @@ RECENT_BYTES_MAX: Final = 1 << 20
 FEEDS_MAX: Final = 4096
 PAGES_BYTES_MAX: Final = 16 << 20
 TOUCH_SLACK_MS: Final = 10_000
+WAKES_MAX: Final = 128
+"""Watchers of a stream that are woken in one turn of the loop: the others have the next ones, so nobody else waits for all."""
 
 Piece = tuple[int, bytes]
 """Position and data of a record."""
@@ -258,11 +261,11 @@ class StreamWatch:
                 self._interrupted = False
                 return Page(stream, self._after, self._after, b"", True)
             self._waiter = asyncio.get_running_loop().create_future()
-            feed.waiters.add(self._waiter)
+            feed.waiters[self._waiter] = None
             try:
                 await self._waiter
             finally:
-                feed.waiters.discard(self._waiter)
+                feed.waiters.pop(self._waiter)
                 self._waiter = None
         return None
 
@@ -286,7 +289,7 @@ class StreamWatch:
 class _Feed:
     """The durable state of a stream, its newest records while it is watched, and who waits for more."""
 
-    __slots__ = ("_bytes", "_floor", "_pages", "_recent", "ended", "stream", "waiters", "watchers")
+    __slots__ = ("_bytes", "_floor", "_pages", "_recent", "_to_wake", "ended", "stream", "waiters", "watchers")
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
@@ -296,7 +299,9 @@ class _Feed:
         self._bytes = 0
         self._floor = stream.tail
         self._pages: dict[int, Page] = {}
-        self.waiters: set[asyncio.Future[None]] = set()
+        self.waiters: dict[asyncio.Future[None], None] = {}
+        """Who has waited longest comes first."""
+        self._to_wake: list[asyncio.Future[None]] = []
 
     def advance(self, stream: Stream, pieces: Sequence[Piece], bytes_max: int) -> None:
         if stream.tail < self.stream.tail:
@@ -340,9 +345,18 @@ class _Feed:
         self._pages.clear()
 
     def wake(self) -> None:
-        for waiter in self.waiters:
+        is_waking = bool(self._to_wake)
+        self._to_wake = list(self.waiters)
+        if not is_waking:
+            self._wake_some()
+
+    def _wake_some(self) -> None:
+        for waiter in self._to_wake[:WAKES_MAX]:
             if not waiter.done():
                 waiter.set_result(None)
+        del self._to_wake[:WAKES_MAX]
+        if self._to_wake:
+            asyncio.get_running_loop().call_soon(self._wake_some)
 
     def end(self) -> None:
         self.ended = True
@@ -350,28 +364,36 @@ class _Feed:
 
 
 class _Pages:
-    """The newest pages read from the backend, up to a number of bytes. A page that reaches the tail counts as long as the
-    tail stays."""
+    """The newest pages read from the backend, up to a number of bytes; larger ones for as long as somebody is sent them. A page
+    that reaches the tail counts as long as the tail stays."""
 
     def __init__(self) -> None:
         self._pages: OrderedDict[tuple[int, int, int], Page] = OrderedDict()
         self._bytes = 0
+        self._large: WeakValueDictionary[tuple[int, int, int], Page] = WeakValueDictionary()
 
     def get(self, stream: Stream, after: int, bytes_max: int) -> Page | None:
         key = stream.id, after, bytes_max
         page = self._pages.get(key)
+        if page is not None:
+            self._pages.move_to_end(key)
+        else:
+            page = self._large.get(key)
         if page is None:
             return None
         if page.at_tail and page.stream.tail != stream.tail:
             self._remove(key)
             return None
-        self._pages.move_to_end(key)
-        return page if page.stream is stream else page._replace(stream=stream)
+        if page.stream is not stream:
+            page = replace(page, stream=stream)
+            self.put(page, bytes_max)
+        return page
 
     def put(self, page: Page, bytes_max: int) -> None:
         key = page.stream.id, page.after, bytes_max
         self._remove(key)
         if len(page.data) * 4 > PAGES_BYTES_MAX:
+            self._large[key] = page
             return
         self._pages[key] = page
         self._bytes += len(page.data)
@@ -379,6 +401,7 @@ class _Pages:
             self._remove(next(iter(self._pages)))
 
     def _remove(self, key: tuple[int, int, int]) -> None:
+        self._large.pop(key, None)
         page = self._pages.pop(key, None)
         if page is not None:
             self._bytes -= len(page.data)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from holdfast.protocols.sse import Decoder, ServerSentEvent
+from holdfast.server.asgi import PIECE_BYTES_MAX
 from holdfast.server.streams.reads import LARGE_BYTES
 from holdfast.service.session_streams import directory_id
 from holdfast.service.stream_access import StreamCredential
@@ -147,6 +148,22 @@ async def test_a_large_record_is_sent_as_fast_as_it_is_taken(
     else:
         assert data.data.encode() == expected.replace(b"\r\n", b"\n")
     assert control.event == "control"
+
+
+@pytest.mark.parametrize("query", ["offset=-1", "offset=-1&live=long-poll"])
+@pytest.mark.parametrize("more", [-3, -2, -1, 0, 1, 5])
+@pytest.mark.parametrize("kind", [JSON, TEXT])
+async def test_a_large_answer_is_sent_whole_in_pieces(kind: dict[str, str], more: int, query: str) -> None:
+    async with StreamWorld() as world:
+        text = json.dumps("x" * (2 * PIECE_BYTES_MAX - 2 + more))
+        await world.put("s", kind, text)
+        messages = [message async for message in world.messages("GET", "s", query=query)]
+        pieces = [message["body"] for message in messages[1:]]
+
+        assert b"".join(pieces).decode() == (f"[{text}]" if kind == JSON else text)
+        assert int(dict(messages[0]["headers"])[b"content-length"]) == sum(map(len, pieces))
+        assert max(map(len, pieces)) <= PIECE_BYTES_MAX + 2
+        assert [message["more_body"] for message in messages[1:]] == [True] * (len(pieces) - 1) + [False]
 
 
 async def test_a_large_answer_is_compressed_for_who_can_read_it(world: StreamWorld) -> None:

@@ -1,8 +1,8 @@
 """Reads: a page (catch-up), a page once there is one (long-poll), or every page as it comes (SSE).
 
 Rules
- 1. A reader is a cursor. What is sent was encoded once for all readers at the same place; a reader that does not take its
-    bytes holds up only itself, and finds the rest where it left off.
+ 1. A reader is a cursor. What is sent was encoded once for all readers at the same place, or is encoded piece by piece; a reader
+    that does not take its bytes holds up only itself, keeps no copy of them, and finds the rest where it left off.
  2. An SSE response has exactly one control event after every data event. It ends by itself after a while, so that caches
     can join readers again; clients resume.
 """
@@ -22,7 +22,7 @@ from holdfast.protocols.durable_streams.cursors import next_cursor
 from holdfast.protocols.durable_streams.frames import control_event, data_event, data_event_in_pieces, is_text
 from holdfast.protocols.durable_streams.requests import BEGINNING, NOW, ReadRequest
 from holdfast.protocols.durable_streams.responses import HeaderList, Response
-from holdfast.server.asgi import Receive, Send, disconnected
+from holdfast.server.asgi import PIECE_BYTES_MAX, Receive, Send, disconnected
 from holdfast.service.streams import StreamService
 
 SSE_BYTES_MAX: Final = 256 << 10
@@ -62,7 +62,7 @@ class Reads:
             await self._sse(path, request, receive, send)
             return None
         if request.live == "long-poll":
-            return await self._long_poll(path, request, receive)
+            return await self._long_poll(path, request, receive, send)
         if request.offset == NOW:
             stream = await self._streams.touch(path)
             headers = [*_place(stream, stream.tail), responses.UP_TO_DATE, responses.NO_STORE]
@@ -70,29 +70,33 @@ class Reads:
                 headers.append(responses.CLOSED)
             return Response(200, headers, b"[]" if stream.is_json else b"")
         page = await self._streams.read(path, after=_position(request.offset), bytes_max=self._page_bytes_max)
-        return await self._page(page, request)
+        return await self._page(page, request, send)
 
-    async def _page(self, page: Page, request: ReadRequest) -> Response:
+    async def _page(
+        self, page: Page, request: ReadRequest, send: Send, more: HeaderList | None = None
+    ) -> Response | None:
         stream = page.stream
         tag = responses.etag(stream.id, to_offset(page.after), to_offset(page.next), closed=page.at_end)
-        headers = [*_place(stream, page.next), (b"etag", tag.encode()), responses.PRIVATE]
+        headers = [*_place(stream, page.next), (b"etag", tag.encode()), responses.PRIVATE, *(more or ())]
         if page.at_tail:
             headers.append(responses.UP_TO_DATE)
             if stream.closed:
                 headers.append(responses.CLOSED)
         if request.if_none_match is not None and responses.etag_matches(request.if_none_match, tag):
             return Response(304, headers)
-        body = to_array(page.data) if stream.is_json else page.data
-        if len(body) >= GZIP_BYTES_MIN:
+        if len(page.data) >= GZIP_BYTES_MIN:
             headers.append(responses.VARY_ENCODING)
             if request.gzip:
-                body = await asyncio.to_thread(gzip.compress, body, 1, mtime=0)
                 headers.append(responses.GZIP)
-        return Response(200, headers, body)
+                return Response(200, headers, await asyncio.to_thread(_pack, page))
+            if len(page.data) > LARGE_BYTES:
+                await _send_large(page, headers, send)
+                return None
+        return Response(200, headers, _body(page))
 
     # --- long-poll
 
-    async def _long_poll(self, path: str, request: ReadRequest, receive: Receive) -> Response:
+    async def _long_poll(self, path: str, request: ReadRequest, receive: Receive, send: Send) -> Response | None:
         if request.offset == NOW:
             after = (await self._streams.touch(path)).tail
         else:
@@ -102,9 +106,7 @@ class Reads:
             page = await self._wait(path, page, receive)
         cursor = (b"stream-cursor", next_cursor(request.cursor, self._clock.now_ms(), self._pick).encode())
         if page.data:
-            response = await self._page(page, request)
-            response.headers.append(cursor)
-            return response
+            return await self._page(page, request, send, [cursor])
         headers = [responses.next_offset(to_offset(page.next)), responses.UP_TO_DATE, responses.NO_STORE, cursor]
         if page.at_end:
             headers.append(responses.CLOSED)
@@ -201,11 +203,33 @@ class _Frames:
         key = page.stream.path, page.stream.id, page.after, page.next
         frame = self._frames.get(key)
         if frame is None:
-            frame = data_event(to_array(page.data) if page.stream.is_json else page.data, text=text)
+            frame = data_event(_body(page), text=text)
             self._frames[key] = frame
             if len(self._frames) > _FRAMES_MAX:
                 self._frames.popitem(last=False)
         return frame
+
+
+def _body(page: Page) -> bytes:
+    return to_array(page.data) if page.stream.is_json else page.data
+
+
+def _pack(page: Page) -> bytes:
+    return gzip.compress(_body(page), 1, mtime=0)
+
+
+async def _send_large(page: Page, headers: HeaderList, send: Send) -> None:
+    """Without a copy of the whole."""
+    data, is_json = page.data, page.stream.is_json
+    end = len(data) - 1 if is_json else len(data)
+    length = (b"content-length", b"%d" % (end + 2 if is_json else end))
+    await send({"type": "http.response.start", "status": 200, "headers": [*headers, *responses.SECURITY, length]})
+    for at in range(0, end, PIECE_BYTES_MAX):
+        piece = data[at : min(at + PIECE_BYTES_MAX, end)]
+        is_last = at + PIECE_BYTES_MAX >= end
+        if is_json:
+            piece = (b"" if at else b"[") + piece + (b"]" if is_last else b"")
+        await send({"type": "http.response.body", "body": piece, "more_body": not is_last})
 
 
 def _in_pieces(page: Page, text: bool) -> Iterator[bytes]:

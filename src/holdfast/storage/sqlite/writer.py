@@ -9,7 +9,8 @@ Rules
  1. A job that raises before it changed anything is refused alone; the rest of its batch goes on.
  2. Anything else that goes wrong undoes the whole batch and *fails* the writer: nobody was told anything, and no job is
     accepted any more. Whether the disk kept the last batch is then known only when it is read again.
- 3. Once committed, the loop is told once: first the subscribers, in commit order, then those who wait for their job.
+ 3. Once committed, the loop is told once, in one turn: subscribers in commit order, and those who wait for their job, who go on
+    first. There may be thousands of subscribers, and a job's outcome is no older for it: all is published before anybody goes on.
  4. The next batch begins when the loop brings no more jobs (decision 0120). Two groups in turns would each pay for a commit, and
     the thread would contend with the loop for the interpreter.
 """
@@ -146,9 +147,9 @@ class Writer:
                 _resolve(future, outcome)
         else:
             results, recorded = outcome
-            self._published(recorded)
             for (_, future), result in zip(batch, results, strict=True):
                 _resolve(future, result)
+            self._published(recorded)
             if self._waiting:
                 self._working = True
                 self._loop.call_soon(self._gather)
