@@ -107,9 +107,10 @@ async def test_projects_are_those_that_have_sessions_newest_use_first(repository
     assert {found[first].worktree, *found[first].sandboxes} == {str(repository), str(linked)}
     assert found["global"].worktree == "/"
     assert found["global"].vcs is None
-    assert set(await projects.directories(first)) == {str(repository), str(linked)}
+    outside = await find_place(str(tmp_path))
+    assert set(await projects.directories(first, outside, str(tmp_path))) == {str(repository), str(linked)}
     with pytest.raises(NotFound):
-        await projects.directories("none")
+        await projects.directories("none", outside, str(tmp_path))
 
 
 async def test_the_project_of_a_directory_without_sessions_is_known_too(repository: Path):

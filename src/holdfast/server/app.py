@@ -63,6 +63,7 @@ def create_app(services: Services, stream_face: StreamFace, options: ServerOptio
     services.mcp.announce = streams.announce_event
     services.lsp.announce = streams.announce_event
     services.worktrees.announce = streams.announce
+    services.projects.announce = streams.announce
     handlers = [*typed_routes(services, streams), *chat_routes(services)]
     providers: dict[str, Provider] = {
         "instance": InstanceProvider(services.instances),

@@ -3,8 +3,10 @@
 The name is the same for every clone and every work tree of a repository, and stays when the directory moves.
 """
 
+import asyncio
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
@@ -14,8 +16,10 @@ from msgspec.structs import replace
 from holdfast.agent.git import Git
 from holdfast.core.catalogue import Project, ProjectSummary, ProjectTime
 from holdfast.core.clock import Clock
+from holdfast.core.codec import to_json
 from holdfast.core.errors import Invalid, NotFound, Unavailable
 from holdfast.core.store import SessionStore
+from holdfast.core.wire import Wire
 from holdfast.service.project_details import ProjectChange, ProjectDetails
 
 GLOBAL: Final = "global"
@@ -90,13 +94,20 @@ async def _first_commit(worktree: str) -> str | None:
     return commits[0] if ended.status == 0 and commits and _COMMIT.fullmatch(commits[0]) else None
 
 
+class _DirectoriesUpdated(Wire):
+    project_id: str
+
+
 class ProjectService:
-    """The projects that sessions were made in."""
+    """The projects that sessions were made in. `announce` tells those who follow a directory what changed: (directory, type of
+    the event, its properties as JSON)."""
 
     def __init__(self, store: SessionStore, clock: Clock, details: ProjectDetails) -> None:
+        self.announce: Callable[[str, str, bytes], None] = lambda directory, kind, properties: None
         self._store = store
         self._clock = clock
         self._details = details
+        self._directories: set[tuple[str, str]] | None = None
 
     async def all(self) -> tuple[Project, ...]:
         """Newest use first; a project that has several work trees here is listed with the one used last, and its others
@@ -157,12 +168,31 @@ class ProjectService:
             )
         )
 
-    async def directories(self, project_id: str) -> tuple[str, ...]:
-        """Where sessions of the project work. Raises NotFound if there are none."""
-        found = tuple(known.directory for known in await self._store.directories() if known.project_id == project_id)
-        if not found:
+    async def directories(self, project_id: str, place: Place, directory: str) -> tuple[str, ...]:
+        """Where sessions of the project work, without what is gone; if there are none yet, the directory that asks, if it is one
+        of the project. Raises NotFound for any other project without sessions."""
+        found = [known.directory for known in await self._store.directories() if known.project_id == project_id]
+        if not found and project_id != place.id:
             raise NotFound("Project", project_id)
-        return found
+        return await asyncio.to_thread(lambda: tuple(filter(os.path.isdir, found or [directory])))
+
+    async def look(self) -> None:
+        """Know where sessions work already. Before one is made: `entered` tells what is new by it."""
+        if self._directories is None:
+            known = await self._store.directories()
+            if self._directories is None:
+                self._directories = {(directory.project_id, directory.directory) for directory in known}
+
+    def entered(self, project_id: str, directory: str) -> None:
+        """A session was made there."""
+        assert self._directories is not None
+        if (project_id, directory) not in self._directories:
+            self._directories.add((project_id, directory))
+            self.changed(project_id, directory)
+
+    def changed(self, project_id: str, directory: str) -> None:
+        """The directories of the project are others now."""
+        self.announce(directory, "project.directories.updated", to_json(_DirectoriesUpdated(project_id=project_id)))
 
 
 class Locations(msgspec.Struct, frozen=True, kw_only=True):

@@ -129,7 +129,7 @@ def make_services(
         turns=turns,
         requests=RequestService(store, engine),
         events=EventService(store, clock),
-        transfer=TransferService(store, turns),
+        transfer=TransferService(store, turns, projects),
         files=FileService(),
         vcs=VcsService(),
         ptys=ptys,

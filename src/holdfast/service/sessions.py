@@ -136,7 +136,10 @@ class SessionService:
             permission=request.permission,
             time=SessionTime(created=now, updated=now),
         )
+        await self._projects.look()
         appended = await self._append_new(session)
+        if appended:
+            self._projects.entered(session.project_id, session.directory)
         if appended and request.parent_id is not None:
             await self._check_parent(id, request.parent_id)
         return session if appended else await self._store.session(id)

@@ -13,6 +13,7 @@ Rules
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final, Protocol
 
@@ -26,6 +27,7 @@ from holdfast.core.ids import check_id
 from holdfast.core.offsets import BEGINNING, Offset
 from holdfast.core.session import Session
 from holdfast.core.store import Recorded, Scope, SessionScope, SessionStore
+from holdfast.service.projects import ProjectService
 from holdfast.service.turns import TurnService
 
 FORMAT: Final = "holdfast-session"
@@ -68,9 +70,10 @@ class Log(Protocol):
 class TransferService:
     """Both on a running server."""
 
-    def __init__(self, store: SessionStore, turns: TurnService) -> None:
+    def __init__(self, store: SessionStore, turns: TurnService, projects: ProjectService) -> None:
         self._store = store
         self._turns = turns
+        self._projects = projects
 
     async def export_session(self, session_id: str) -> AsyncIterator[bytes]:
         """Raises NotFound at once; see the function of that name for the rest."""
@@ -79,7 +82,11 @@ class TransferService:
 
     async def import_session(self, lines: Iterable[bytes]) -> Imported:
         """Whatever the session has left to do is taken up."""
+        await self._projects.look()
         imported = await import_session(self._store, lines)
+        with contextlib.suppress(NotFound):  # deleted a moment later
+            session = await self._store.session(imported.session_id)
+            self._projects.entered(session.project_id, session.directory)
         if imported.unfinished:
             self._turns.wake(imported.session_id)
         return imported

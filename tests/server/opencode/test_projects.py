@@ -78,3 +78,57 @@ async def test_a_damaged_file_is_named_when_the_server_starts(tmp_path: Path):
     with pytest.raises(StorageError, match=r"projects\.json"):
         async with open_application(server.settings):
             pass
+
+
+async def test_the_first_session_in_a_directory_is_told_as_a_change_of_the_projects_directories(tmp_path: Path):
+    async with Server(tmp_path, data=tmp_path / "data") as server:
+        known = await server.session()
+        exported = (await server.api.get(f"/session/{known}/export")).content
+    async with Server(tmp_path) as server:
+        await server.listen()
+        other = tmp_path / "other"
+        other.mkdir()
+        async with server.events("/global/event") as events:
+            await events.next()
+            await server.session()
+            await server.session()
+            await server.api.post("/session", params={"directory": str(other)})
+            await server.api.post("/tui/open-help")
+            frames = [frame.json for frame in await events.until("tui.command.execute")]
+
+    told = [frame for frame in frames if frame["payload"]["type"] == "project.directories.updated"]
+    assert [frame["directory"] for frame in told] == [str(tmp_path), str(other)]
+    assert told[0]["payload"]["properties"] == {"projectID": "global"}
+    async with Server(other) as server:
+        await server.listen()
+        async with server.events("/global/event") as events:
+            await events.next()
+            (await server.api.post("/session/import", content=exported)).raise_for_status()
+            [frame] = (await events.until("project.directories.updated"))[-1:]
+    assert frame.json["directory"] == str(tmp_path)
+
+
+async def test_what_was_known_before_a_restart_is_no_change(tmp_path: Path):
+    async with Server(tmp_path, data=tmp_path / "data") as server:
+        await server.session()
+    async with Server(tmp_path, data=tmp_path / "data") as server:
+        told: list[str] = []
+        server.application.services.projects.announce = lambda directory, kind, properties: told.append(kind)
+        await server.session()
+
+    assert told == []
+
+
+async def test_the_directories_of_a_project_are_those_that_are_there(server: Server):
+    gone = server.directory / "gone"
+    gone.mkdir()
+
+    async def directories() -> list[str]:
+        return [found["directory"] for found in (await server.api.get("/project/global/directories")).json()]
+
+    assert await directories() == [str(server.directory)]
+    await server.session()
+    await server.api.post("/session", params={"directory": str(gone)})
+    assert await directories() == [str(server.directory), str(gone)]
+    gone.rmdir()
+    assert await directories() == [str(server.directory)]

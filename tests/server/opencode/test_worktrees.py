@@ -175,7 +175,10 @@ async def test_the_instance_of_a_removed_work_tree_is_gone_however_it_is_spelled
     made = await create(repository, name="same")
     await repository.api.get("/path", params={"directory": made["directory"]})
     instances = repository.application.services.instances
+    told: list[str] = []
+    repository.application.services.projects.announce = lambda directory, kind, properties: told.append(kind)
     assert instances.opened(made["directory"]) is not None
     assert (await remove(repository, made["directory"] + "/.")).status_code == 200
 
     assert instances.opened(made["directory"]) is None
+    assert told == ["project.directories.updated"]

@@ -54,7 +54,7 @@ def typed_routes(services: Services, streams: EventStreams) -> Sequence[HTTPRout
         *upkeep_routes(),
         *tui_routes(services.sessions, TuiControl(streams.announce, services.events.closed)),
         *sync_routes(services.sync),
-        *worktree_routes(services.worktrees, services.instances),
+        *worktree_routes(services.worktrees, services.instances, services.projects),
         *second_api_routes(services.offers),
         *second_api_pty_routes(services.ptys),
         *second_api_request_routes(services.requests, services.sessions, services.turns, services.files),

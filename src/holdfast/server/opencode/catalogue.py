@@ -100,8 +100,9 @@ def catalogue_routes(
         summary="Directories of a project that have sessions",
         **documented(list[ProjectDirectory], missing=NO_PROJECT, missing_shape=TaggedError),
     )
-    async def project_directories(project_id: ProjectId) -> Response[bytes]:
-        return answer([ProjectDirectory(directory=name) for name in await projects.directories(project_id)])
+    async def project_directories(project_id: ProjectId, instance: InstanceOfRequest) -> Response[bytes]:
+        found = await projects.directories(project_id, instance.place, instance.directory)
+        return answer([ProjectDirectory(directory=name) for name in found])
 
     @post("/instance/dispose", summary="Read the directory's configuration again", **documented(bool))
     async def dispose_instance(instance: InstanceOfRequest) -> Response[bytes]:

@@ -10,10 +10,13 @@ from litestar.params import JSONBody
 from holdfast.server.bodies import JsonBody, answer
 from holdfast.server.opencode.parameters import InstanceOfRequest, documented
 from holdfast.service.instances import Instances
+from holdfast.service.projects import ProjectService
 from holdfast.service.worktrees import NewWorktree, Worktree, WorktreePlace, WorktreeService
 
 
-def worktree_routes(worktrees: WorktreeService, instances: Instances) -> Sequence[HTTPRouteHandler]:
+def worktree_routes(
+    worktrees: WorktreeService, instances: Instances, projects: ProjectService
+) -> Sequence[HTTPRouteHandler]:
     @get("/experimental/worktree", summary="Work trees of the project", **documented(list[str], "Their directories."))
     async def list_worktrees(instance: InstanceOfRequest) -> Response[bytes]:
         return answer(await worktrees.list(instance))
@@ -37,6 +40,7 @@ def worktree_routes(worktrees: WorktreeService, instances: Instances) -> Sequenc
     )
     async def remove_worktree(instance: InstanceOfRequest, data: JSONBody[WorktreePlace]) -> Response[bytes]:
         instances.dispose(await worktrees.remove(instance, data.directory))
+        projects.changed(instance.place.id, instance.directory)
         return answer(True)
 
     @post(
