@@ -6,7 +6,7 @@ A rule is (permission, pattern, action). Of all rules that match, the last one c
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,28 +17,56 @@ from holdfast.core.permissions import PermissionAction, PermissionRule
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """What a call needs: `permission` on each of `patterns`. `always` are the patterns that are allowed from then on when
-    the user says "always"; `metadata` shows the user what it is about."""
+    the user says "always"; `metadata` shows the user what it is about. `within` are things that it may come to: nobody has to
+    allow them, but where a rule forbids one by name, the user is asked."""
 
     permission: str
     patterns: tuple[str, ...]
     always: tuple[str, ...] = ()
+    within: tuple[str, ...] = ()
     metadata: dict[str, Any] = {}
 
 
 def verdict(ask: Ask, rules: Iterable[PermissionRule]) -> PermissionAction:
     """deny if anything of it is denied, else ask if anything of it has to be asked, else allow."""
     rules = tuple(rules)
-    actions = {evaluate(ask.permission, pattern, rules) for pattern in ask.patterns}
-    return "deny" if "deny" in actions else "ask" if "ask" in actions else "allow"
+    deciding = [_deciding(ask.permission, pattern, rules) for pattern in ask.patterns]
+    actions = {_action(rule) for rule in deciding}
+    if "deny" in actions:
+        return "deny"
+    if "ask" in actions or (not _is_meant(ask, deciding) and _may_be_forbidden(ask, rules)):
+        return "ask"
+    return "allow"
 
 
 def evaluate(permission: str, pattern: str, rules: Iterable[PermissionRule]) -> PermissionAction:
     """What the last rule that matches says; "ask" if none does."""
-    action: PermissionAction = "ask"
+    return _action(_deciding(permission, pattern, rules))
+
+
+def _deciding(permission: str, pattern: str, rules: Iterable[PermissionRule]) -> PermissionRule | None:
+    found = None
     for rule in rules:
         if matches(rule.permission, permission) and matches(rule.pattern, pattern):
-            action = rule.action
-    return action
+            found = rule
+    return found
+
+
+def _action(rule: PermissionRule | None) -> PermissionAction:
+    return rule.action if rule is not None else "ask"
+
+
+def _is_meant(ask: Ask, deciding: Iterable[PermissionRule | None]) -> bool:
+    """Somebody allowed these very patterns, as "always" does."""
+    return all(
+        rule is not None and rule.pattern == pattern for rule, pattern in zip(deciding, ask.patterns, strict=True)
+    )
+
+
+def _may_be_forbidden(ask: Ask, rules: Sequence[PermissionRule]) -> bool:
+    """A rule that forbids everything names nothing."""
+    found = (_deciding(ask.permission, pattern, rules) for pattern in ask.within)
+    return any(rule is not None and rule.action == "deny" and rule.pattern != "*" for rule in found)
 
 
 def permission_of(tool: str) -> str:

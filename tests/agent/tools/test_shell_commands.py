@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from holdfast.agent.permissions import Ask, matches, verdict
-from holdfast.agent.tools.shell_commands import UNCLEAR, commands_of, prefix_of
+from holdfast.agent.tools.shell_commands import UNCLEAR, commands_of, prefix_of, within
 from holdfast.core.permissions import PermissionRule
 
 NAMES = ("c1", "c2", "c3")
+BUILTINS = ("printf", "test", "[", "[[", "read", "unset", "let", "declare", "local", "mapfile", "compgen")
 
 
 @pytest.mark.parametrize(
@@ -83,12 +84,34 @@ def test_the_commands_of_a_line(line: str, commands: list[str]) -> None:
         "case $x in a) rm x;; esac",
         "coproc rm x",
         "a &>b rm x",
+        "printf -v 'a[$(rm x)]' y",
+        'printf "-v" "$x" y',
+        "printf $x 'a[$(rm x)]' y",
+        "test -v 'a[$(rm x)]'",
+        "[ -v 'a[$(rm x)]' ]",
+        "[[ -v $x ]]",
+        "[[ $x -eq 0 ]]",
+        "[[ x -lt 0 ]]",
+        "read 'a[$(rm x)]'",
+        "unset 'a[$(rm x)]'",
+        "let x=y",
+        "declare -i x=y",
+        "local 'a[$(rm x)]'",
+        "mapfile -C 'rm x' -c 1",
+        "compgen -W '$(rm x)'",
+        "echo ${!x}",
+        "echo ${x@P}",
+        "echo ${x:y}",
+        "echo ${x:0:y}",
+        "a[x]=1",
+        "x=1 a[x]=1 echo",
+        "echo {a[x]}>f",
         "echo " + "$(" * 1000 + ")" * 1000,
         "a;" * 100_000,
     ],
 )
 def test_a_line_that_cannot_be_taken_apart_is_not_allowed_by_a_rule_for_a_program(line: str) -> None:
-    rules = [_allow(f"{name} *") for name in ("cat", "echo", "git", "a", "x", "f")]
+    rules = [_allow(f"{name} *") for name in ("cat", "echo", "git", "a", "x", "f", *BUILTINS)]
 
     assert commands_of(line)[0] == UNCLEAR + line.strip()
     assert verdict(Ask(permission="bash", patterns=commands_of(line)), rules) == "ask"
@@ -100,6 +123,78 @@ def test_a_rule_that_forbids_a_program_holds_in_a_line_that_cannot_be_taken_apar
 
     for line in ("cat <<EOF; rm x\nEOF", "echo $((y)); rm x", "echo `echo \\`rm x\\``", "X=1 rm x", "echo 'a\nrm x"):
         assert verdict(Ask(permission="bash", patterns=commands_of(line)), rules) == "deny"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "rm\tx",
+        "rm\\\n x",
+        "rm\\\n",
+        "X='a b' rm x",
+        'X="$(a "b c")" Y=`a b` rm x',
+        ">f rm x",
+        "2>/dev/null rm x",
+        "<f >>g X=1 rm x",
+        "'rm' x",
+        '"rm" x',
+        "r\\m x",
+        "r''m x",
+        "cat <<E; 'rm' x\nE",
+        "if true; then rm>f x; fi",
+    ],
+)
+def test_a_rule_that_forbids_a_program_holds_however_the_command_is_written(line: str) -> None:
+    rules = [_allow("*"), PermissionRule(permission="bash", pattern="rm *", action="deny")]
+
+    assert verdict(Ask(permission="bash", patterns=commands_of(line)), rules) == "deny"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/bin/rm x",
+        "sudo -u root rm x",
+        "command rm x",
+        "time -p rm x",
+        "env -i A=1 /bin/rm x",
+        "find . -name x -exec rm {} \\;",
+        "ls | xargs -0 rm -f",
+        "eval rm x",
+        "eval 'a; rm x'",
+        "bash -c 'cd x && rm y'",
+        "sh -c \"sudo sh -c 'rm x'\"",
+        "python3 -c \"import os; os.system('rm x')\"",
+        "coproc rm x",
+        "timeout 5 nohup rm x",
+    ],
+)
+def test_the_user_is_asked_where_a_forbidden_program_may_be_run_by_another(line: str) -> None:
+    rules = [_allow("*"), PermissionRule(permission="bash", pattern="rm *", action="deny")]
+    patterns = commands_of(line)
+    ask = Ask(permission="bash", patterns=patterns, within=within(patterns))
+
+    assert verdict(ask, rules) == "ask"
+    assert (
+        verdict(ask, [_allow("*"), PermissionRule(permission="bash", pattern="git push *", action="deny")]) == "allow"
+    )
+    assert verdict(ask, [PermissionRule(permission="bash", pattern="*", action="deny"), _allow("*")]) == "allow"
+    assert verdict(ask, [*rules, *map(_allow, patterns)]) == "allow"  # those very lines: what "always" records
+
+
+def test_what_a_program_may_run_needs_no_rule_that_allows_it() -> None:
+    rules = [PermissionRule(permission="bash", pattern="*", action="deny"), _allow("find *"), _allow("./x *")]
+
+    for line in ("find . -exec rm {} +", "./x rm"):
+        patterns = commands_of(line)
+        assert verdict(Ask(permission="bash", patterns=patterns, within=within(patterns)), rules) == "allow"
+
+
+def test_lines_that_are_nested_deeply_or_long_are_looked_at_in_no_time() -> None:
+    for line in ("$(" * 45 + "a" + ")" * 45, "A=1 " * 30_000, "sudo " * 20_000, "sh -c 'a;" + "b " * 60_000 + "'"):
+        patterns = commands_of(line)
+        assert patterns
+        assert within(patterns) is not None
 
 
 @pytest.mark.parametrize(
@@ -134,6 +229,11 @@ def test_a_rule_that_forbids_a_program_holds_in_a_line_that_cannot_be_taken_apar
         "c1 $((1 > 2)) >f&c2 x",
         'c1 "$((1))" | c2 x',
         "c1 $((1))#; c2 x",
+        "for x in 'a[$(c2 x)]'; do c1 ${!x}; done",
+        "for x in 'a[$(c2 x)]'; do c1 ${HOME:x}; done",
+        "for x in 'a[$(c2 x)]'; do c1 ${HOME:0:x}; done",
+        "for x in '$(c2 x)'; do c1 ${x@P}; done",
+        "for x in 'a[$(c2 x)]'; do a[x]=1 c1; done",
     ],
 )
 def test_lines_that_once_hid_a_command(tmp_path: Path, line: str) -> None:
@@ -231,7 +331,16 @@ def test_any_line_has_commands(line: str) -> None:
         ("echo permitted", "echo *"),
         ("ls", "ls *"),
         ("git log -p", "git log *"),
-        ("npm run test", "npm run *"),
+        ("npm run test", "npm run test *"),
+        ("npm run", "npm run"),
+        ("make run", "make run *"),
+        ("uv run pytest -x", "uv run pytest *"),
+        ("uv run python x.py", "uv run python x.py"),
+        ("uv run rm -rf x", "uv run rm *"),
+        ("docker exec web rm x", "docker exec web rm x"),
+        ("docker run --rm x", "docker run --rm x"),
+        ("alias ls=rm", "alias ls=rm"),
+        ("export PATH=x", "export PATH=x"),
         ("./scripts/test -x", "./scripts/test *"),
         ("git", "git"),
         ("git -C /x push", "git -C /x push"),

@@ -47,6 +47,21 @@ from holdfast.agent.tools.shell_paths import Operand, operands_of
         ("bash <<E\ncat /etc/a\nE\n", "/etc/a"),
         ("cat /etc/a 'unbalanced", "/etc/a"),
         ("cat \\\n/etc/a", "/etc/a"),
+        ("cat $'/etc/a'", "/etc/a"),
+        ("cat $'\\x2fetc\\57a'", "/etc/a"),
+        ("cat $'/etc/a\\0b'", "/etc/a"),
+        ('cat $"/etc/a"', "/etc/a"),
+        ("echo a > $'/etc/a'", "/etc/a"),
+        ("cat /e*c/passwd", "/."),
+        ("cat /e?c/passwd", "/."),
+        ("cat /[e]tc/passwd", "/."),
+        ("cat /e$X", "/."),
+        ("grep root /e*/passwd", "/."),
+        ("sh -c 'cat /e*c/passwd'", "/."),
+        ("cat .?/x", ".."),
+        ("cat a/.*/x", "a/.."),
+        ("cat '/etc/a*b'", "/etc/a*b"),
+        ("cat /etc/a\\*b", "/etc/a*b"),
     ],
 )
 def test_what_may_be_a_file_is_found_in_a_line(line: str, operand: str):
@@ -68,6 +83,9 @@ def test_a_redirection_is_a_target_whether_it_exists_or_not(line: str):
         "make 2>&1 >/dev/null",
         "head -c 8 /dev/urandom",
         "ls -la",
+        "ls .*rc .a?",
+        "sed s/a*/b/ names",
+        "echo '$HOME' \\$HOME",
         "cd sub",
     ],
 )
@@ -117,3 +135,22 @@ async def test_a_working_directory_outside_is_asked_for_once(bash: Bash, context
 
 async def test_the_home_of_nobody_is_no_place(bash: Bash, context: ToolContext):
     assert await asked(bash, context, "ls ~nobody-has-this-name/x") == []
+
+
+async def test_a_star_in_a_text_is_none_of_a_file_name(bash: Bash, context: ToolContext):
+    for line in (
+        "grep '/a*b' names",
+        "awk '/a*b/ { print }' names",
+        "python3 -c 'print(1 /a*b)'",
+        "sed 's/a*/b/' names",
+    ):
+        assert await asked(bash, context, line) == []
+    assert await asked(bash, context, "cat /*/passwd") == [("/*",)]
+
+
+async def test_always_on_an_unclear_line_is_for_that_line(bash: Bash, context: ToolContext):
+    line = "cat > a <<E\nrm -rf b\nE"
+    [ask] = await bash.asks({"command": line}, context)
+
+    assert ask.always == ask.patterns
+    assert "rm *" not in ask.always

@@ -12,7 +12,7 @@ from holdfast.agent.tools.command_lines import TIMEOUT_MS, TIMEOUT_MS_MAX, Comma
 from holdfast.agent.tools.output import BYTES_MAX, LINES_MAX
 from holdfast.agent.tools.places import external, is_inside, resolved
 from holdfast.agent.tools.processes import Processes
-from holdfast.agent.tools.shell_commands import commands_of, prefix_of
+from holdfast.agent.tools.shell_commands import UNCLEAR, commands_of, prefix_of, within
 from holdfast.agent.tools.shell_paths import operands_of
 from holdfast.core.messages import ToolPart, ToolRunning
 
@@ -64,12 +64,20 @@ Runs a command with `{Path(self._lines.shell).name} -c` and returns what it writ
 
     async def asks(self, input: dict[str, Any], context: ToolContext) -> Sequence[Ask]:
         commands = commands_of(input["command"])
-        always = tuple(dict.fromkeys(prefix_of(command) for command in commands))
+        # Pieces of a line that is unclear may be anything: a text that looks like a command stands for no others.
+        is_clear = not commands[0].startswith(UNCLEAR)
+        always = tuple(dict.fromkeys(prefix_of(command) if is_clear else command for command in commands))
         directory = resolved(context, input.get("workdir", ""))
         return [
             *external(context, directory, is_directory=True),
             *await asyncio.to_thread(_outside, input["command"], directory, context),
-            Ask(permission="bash", patterns=commands, always=always, metadata={"command": input["command"]}),
+            Ask(
+                permission="bash",
+                patterns=commands,
+                always=always,
+                within=await asyncio.to_thread(within, commands),
+                metadata={"command": input["command"]},
+            ),
         ]
 
     async def run(self, input: dict[str, Any], context: ToolContext) -> ToolResult:
