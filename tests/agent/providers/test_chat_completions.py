@@ -333,6 +333,28 @@ def test_reasoning_tokens_of_a_server_that_counts_them_apart_do_not_make_output_
 # --- trouble
 
 
+def test_usage_that_says_nothing_replaces_none_that_said_something() -> None:
+    for nothing in ({}, {"prompt_tokens": 0, "completion_tokens": 0}, [], "none"):
+        tokens = count_of({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 7}}, {"usage": nothing})
+        assert (tokens.input, tokens.output) == (5, 7)
+
+
+def count_of(*pieces: dict[str, Any]) -> Tokens:
+    finished = decoded({"content": "a"}, *pieces, {"choices": [{"finish_reason": "stop"}]})[-1]
+    assert isinstance(finished, Finished)
+    return finished.tokens
+
+
+def test_arguments_of_calls_side_by_side_may_be_cut_in_the_middle_of_a_character() -> None:
+    pieces: list[dict[str, Any] | str] = []
+    for half in ('{"x": "\ud83d', '\ude00"}'):
+        deltas = [call_delta(n, str(n), "bash" if half.startswith("{") else None, half) for n in (0, 1)]
+        pieces.append({"tool_calls": [call for delta in deltas for call in delta["tool_calls"]]})
+    found = calls(decoded(*pieces, STOP))
+
+    assert found == {str(n): ("bash", '{"x": "\U0001f600"}') for n in (0, 1)}
+
+
 def test_what_is_no_json_is_the_servers_fault_and_may_go_well_next_time() -> None:
     with pytest.raises(ProviderError, match="no chat completion") as failed:
         decoded('{"choices":[{"delta":{"content":"')

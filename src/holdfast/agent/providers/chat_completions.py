@@ -2,10 +2,11 @@
 
 Servers differ in what they leave out and what they send twice, so the decoder believes little: a call may have no id or
 one that was used before, no index or always the same, its arguments in pieces or whole; the finish reason may not
-mention the calls; usage may come never, once or with every chunk.
+mention the calls; usage may come never, once, with every chunk, or with nothing in it; a character may be cut in two.
 """
 
 import base64
+import json
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
@@ -28,6 +29,7 @@ from holdfast.agent.providers.base import (
     ToolOutput,
     UserTurn,
 )
+from holdfast.agent.providers.characters import WholeCharacters
 from holdfast.agent.providers.failures import Redact, error_in_stream
 from holdfast.core.catalogue import Interleaved, Model
 from holdfast.core.session import NO_TOKENS, CacheTokens, Tokens
@@ -189,12 +191,13 @@ class _Usage(msgspec.Struct):
 
 class _Piece(msgspec.Struct):
     choices: list[_Choice] | None = None
-    usage: _Usage | None = None
+    usage: msgspec.Raw = msgspec.Raw(b"null")
     error: Any = None
     object: str | None = None
 
 
 _piece = msgspec.json.Decoder(_Piece, strict=False)  # an index may be written as a text
+_usage = msgspec.json.Decoder(_Usage | None, strict=False)
 
 _REASONS: Final[Mapping[str, FinishReason]] = {
     "stop": "stop",
@@ -208,6 +211,25 @@ _REASONS: Final[Mapping[str, FinishReason]] = {
     "max_tokens": "length",
     "content_filter": "content-filter",
 }
+
+
+def _with_whole_characters(value: object, place: tuple[object, ...], characters: WholeCharacters) -> object:
+    match value:
+        case str():
+            return characters.of(value, place)
+        case dict():
+            items = cast(dict[str, object], value).items()
+            return {name: _with_whole_characters(inner, (*place, name), characters) for name, inner in items}
+        case list():
+            items = enumerate(cast(list[object], value))
+            return [_with_whole_characters(inner, (*place, _place(inner, at)), characters) for at, inner in items]
+        case _:
+            return value
+
+
+def _place(item: object, at: int) -> object:
+    """In a list of calls, their index is what tells them apart."""
+    return str(cast(dict[str, object], item).get("index", at)) if isinstance(item, dict) else at
 
 
 class _Call:
@@ -261,6 +283,7 @@ class StreamDecoder:
         self._by_index: dict[int, _Call] = {}
         self._reason: str | None = None
         self._usage: _Usage | None = None
+        self._characters = WholeCharacters()
         self.done = False
 
     @property
@@ -276,13 +299,12 @@ class StreamDecoder:
         if not data or data.isspace():
             return []
         try:
-            piece = _piece.decode(data)
+            piece = self._piece(data)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise self._unreadable(data, error) from error
         if piece.error or piece.object == "error":
             raise self._error(data)
-        if piece.usage is not None:
-            self._usage = piece.usage
+        self._count(piece.usage)
         chunks: list[Chunk] = []
         for choice in (piece.choices or ())[:1]:
             if choice.finish_reason == "error":
@@ -310,6 +332,31 @@ class StreamDecoder:
             reason = "unknown"  # there is nothing to wait for
         tokens = self._tokens()
         return [*chunks, Finished(reason=reason, tokens=tokens, cost=self._model.cost.of(tokens))]
+
+    def _piece(self, data: str) -> _Piece:
+        try:
+            return _piece.decode(data)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            pass
+        try:  # halves of characters are JSON to this one
+            value = _with_whole_characters(json.loads(data), (), self._characters)
+            whole = msgspec.json.encode(value)
+        except ValueError as error:
+            raise msgspec.DecodeError(str(error)) from error
+        return _piece.decode(whole)
+
+    def _count(self, usage: msgspec.Raw) -> None:
+        """The last that says something counts. What makes no sense is no reason to lose the answer."""
+        try:
+            counts = _usage.decode(usage)
+        except (msgspec.MsgspecError, RecursionError):
+            return
+        if counts is not None and (
+            self._usage is None or _count(counts.prompt_tokens) or _count(counts.completion_tokens)
+        ):
+            self._usage = counts
 
     def _delta(self, delta: _Delta, chunks: list[Chunk]) -> None:
         # Some servers send the same reasoning under two names.

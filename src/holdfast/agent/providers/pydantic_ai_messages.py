@@ -34,6 +34,7 @@ from holdfast.agent.providers.base import (
     ToolSpec,
     UserTurn,
 )
+from holdfast.agent.providers.characters import WholeCharacters
 from holdfast.agent.providers.chat_completions import new_call_id
 from holdfast.core.catalogue import Model
 from holdfast.core.session import CacheTokens, Tokens
@@ -211,12 +212,27 @@ class StreamReader:
         self._used_ids = set(used_ids)
         self._calls: dict[int, str] = {}
         self._told: dict[int, ProviderMetadata] = {}
+        self._characters = WholeCharacters()
 
     @property
     def has_calls(self) -> bool:
         return bool(self._calls)
 
     def feed(self, event: object) -> list[Chunk]:
+        return [self._whole(chunk) for chunk in self._chunks(event)]
+
+    def _whole(self, chunk: Chunk) -> Chunk:
+        match chunk:
+            case TextChunk(text):
+                return TextChunk(self._characters.of(text, None))
+            case ReasoningChunk(text, block):
+                return ReasoningChunk(self._characters.of(text, block), block)
+            case ToolCallChunk():
+                return replace(chunk, arguments=self._characters.of(chunk.arguments, chunk.call_id))
+            case _:
+                return chunk
+
+    def _chunks(self, event: object) -> list[Chunk]:
         match event:
             case ai.PartStartEvent(index=index, part=part):
                 return self._start(index, part)
