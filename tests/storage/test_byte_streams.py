@@ -3,16 +3,30 @@
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
-from holdfast.core.streams import Append, Create, Page, Stream
+from holdfast.core.errors import Invalid
+from holdfast.core.offsets import to_offset
+from holdfast.core.streams import (
+    Append,
+    Create,
+    Page,
+    Producer,
+    Retention,
+    Stream,
+    StreamAppended,
+    StreamGone,
+    StreamNotFound,
+)
 from holdfast.storage import byte_streams
 from holdfast.storage.byte_streams import PAGES_BYTES_MAX, Access, Backend, Streams
 from holdfast.storage.sqlite import SqliteStore
+from holdfast.storage.sqlite.byte_streams import SqliteByteStreams
+from holdfast.storage.sqlite.database import Database
 
 NOW_MS = 1_700_000_000_000
 
@@ -140,3 +154,71 @@ async def test_a_page_too_large_to_be_kept_is_shared_while_somebody_has_it(store
     pages = store.byte_streams._pages._large
     del first, second
     assert not pages
+
+
+async def read_late(store: SqliteStore, path: str, after: int, meanwhile: Callable[[], Awaitable[object]]) -> Page:
+    """A read that reaches the disk when something else has happened there."""
+    backend = cast(SqliteByteStreams, store.byte_streams._backend)
+    query, asked, may_go_on = backend._query, asyncio.Event(), asyncio.Event()
+
+    async def late(question: Callable[[Database], Any]) -> Any:
+        asked.set()
+        await may_go_on.wait()
+        return await query(question)
+
+    backend._query = late
+    reading = asyncio.ensure_future(store.byte_streams.read(path, after=after, bytes_max=1000))
+    await asked.wait()
+    await meanwhile()
+    may_go_on.set()
+    return await reading
+
+
+async def test_a_stream_that_is_deleted_while_it_is_read_is_not_found(store: SqliteStore) -> None:
+    """A fork, and with it what it was forked from; neither an end nor a gap is shown."""
+    streams = store.byte_streams
+    await streams.append(Append(path="s", content_type="text/plain", data=b"1"))
+    await streams.create(Create(path="fork", source_path="s"))
+    await streams.delete("s")
+
+    async def delete() -> None:
+        await streams.delete("fork")
+        await streams.upkeep()
+
+    with pytest.raises(StreamNotFound):
+        await read_late(store, "fork", 0, delete)
+
+
+@pytest.mark.parametrize("is_beginning", [True, False])
+async def test_a_place_that_retention_passes_while_it_is_read_is_gone(store: SqliteStore, is_beginning: bool) -> None:
+    """Who reads from the beginning gets what is kept."""
+    streams = store.byte_streams
+    await streams.create(Create(path="kept", content_type="text/plain", retention=Retention(records=1)))
+    tails = [
+        (await streams.append(Append(path="kept", content_type="text/plain", data=data))).stream.tail
+        for data in (b"1", b"2", b"3")
+    ]
+    reading = read_late(store, "kept", 0 if is_beginning else tails[0], streams.upkeep)
+    if is_beginning:
+        assert (await reading).data == b"3"
+    else:
+        with pytest.raises(StreamGone) as raised:
+            await reading
+        assert raised.value.earliest == to_offset(tails[1])
+
+
+async def test_a_fork_that_is_refused_costs_nobody_else_anything(store: SqliteStore) -> None:
+    """It has to see what others in its batch left to be written, and is refused after that: it changed nothing itself."""
+    streams = store.byte_streams
+    overshooting = Create(path="fork", source_path="s", fork_at=0, sub_offset=1000)
+    outcomes = await asyncio.gather(
+        streams.append(Append(path="s", content_type="text/plain", data=b"1", producer=Producer("p", 0, 0))),
+        streams.create(overshooting),
+        streams.append(Append(path="s", content_type="text/plain", data=b"2")),
+        streams.create(overshooting),
+        streams.delete("none"),
+        return_exceptions=True,
+    )
+
+    assert [type(outcome) for outcome in outcomes] == [StreamAppended, Invalid, StreamAppended, Invalid, StreamNotFound]
+    assert (await streams.read("s", after=0, bytes_max=100)).data == b"12"

@@ -127,10 +127,6 @@ class TokenInvalid(Denied):
     code = "TOKEN_INVALID"
 
 
-class TokenExpired(Denied):
-    code = "TOKEN_EXPIRED"
-
-
 class Fenced(Conflict):
     """The wake is over; another one may be under way."""
 

@@ -22,14 +22,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from holdfast.core.errors import Conflict, Invalid, Unavailable
-from holdfast.core.subscriptions import SigningKey, SubscriptionStore, TokenExpired, TokenInvalid
+from holdfast.core.subscriptions import SigningKey, SubscriptionStore, TokenInvalid
 from holdfast.service.seal import Seal
 
 log = structlog.get_logger()
 
 KEY_DAYS: Final = 90
 OVERLAP_DAYS: Final = 14
-TOKEN_SECONDS: Final = 3600
 _DAY_MS: Final = 24 * 3600 * 1000
 _SEED_BYTES: Final = 32
 _TOKENS: Final = b"holdfast callback tokens"
@@ -119,11 +118,12 @@ class Signer:
 
     async def token(self, subscription_id: str, generation: int, now_ms: int) -> str:
         secret, *_ = await self.secrets(_TOKENS, now_ms)
-        payload = _encode(json.dumps([subscription_id, generation, now_ms // 1000 + TOKEN_SECONDS]).encode())
+        """Good for as long as the wake of that generation: whoever keeps its lease may be at it for days."""
+        payload = _encode(json.dumps([subscription_id, generation]).encode())
         return f"{payload}.{_mac(secret, payload)}"
 
     async def token_generation(self, token: str, subscription_id: str, now_ms: int) -> int:
-        """Of which generation of this subscription the token is. Raises TokenInvalid, TokenExpired."""
+        """Of which generation of this subscription the token is. Raises TokenInvalid."""
         payload, _, mac = token.partition(".")
         secrets = await self.secrets(_TOKENS, now_ms)
         if not any(hmac.compare_digest(_mac(secret, payload).encode(), mac.encode()) for secret in secrets):
@@ -131,8 +131,6 @@ class Signer:
         given: Sequence[Any] = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         if given[0] != subscription_id:
             raise TokenInvalid("The token is for another subscription.")
-        if given[2] < now_ms // 1000:
-            raise TokenExpired("The token is too old.")
         return int(given[1])
 
     # --- keys

@@ -168,6 +168,7 @@ class SubscriptionService:
         try:
             async with active.lock:
                 await self._save(active, rules.link(active.subscription, meant, self.tails, explicit=False))
+                await self._wake_if_pending(active)  # what was appended while it was saved
         except BaseException:
             self._drop(active)
             raise
@@ -190,6 +191,7 @@ class SubscriptionService:
             raise Invalid("A wake stream is none of the streams that it tells of.", field="streams")
         async with active.lock:
             await self._save(active, rules.link(active.subscription, paths, self.tails, explicit=True))
+            await self._wake_if_pending(active)
 
     async def remove_stream(self, subscription_id: str, path: str) -> None:
         active = self._find(subscription_id)
@@ -206,6 +208,12 @@ class SubscriptionService:
                 raise AlreadyClaimed(subscription.holder, subscription.generation)
             trigger = rules.pending(subscription, self.tails)
             if trigger is None:
+                if (
+                    subscription.wake_id is not None
+                ):  # what it told of is gone: it must not be in the way of the next one
+                    await self._save(active, rules.finished(subscription))
+                    self._set_timer(active)
+                    await self._wake_if_pending(active)
                 raise NoPendingWork("There is nothing to tell.")
             if subscription.wake_id is None:
                 subscription = rules.wake(subscription, trigger, self.tails, self._new_wake_id())
@@ -229,7 +237,7 @@ class SubscriptionService:
     ) -> bool:
         """Of a webhook's callback, or of a worker (`pull`). True if the next wake is under way already.
 
-        Raises TokenInvalid, TokenExpired, Fenced, InvalidOffset."""
+        Raises TokenInvalid, Fenced, InvalidOffset."""
         active = self._find(subscription_id)
         if pull:
             _check_pull(active.subscription)

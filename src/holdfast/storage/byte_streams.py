@@ -63,9 +63,10 @@ class Backend(Protocol):
         """The durable state of the stream that holds a path."""
         ...
 
-    async def pieces(self, stream: Stream, *, after: int, bytes_max: int) -> list[Piece]:
+    async def pieces(self, stream: Stream, *, after: int, bytes_max: int) -> tuple[int, list[Piece]]:
         """The records of a stream, inherited ones too, after a position and up to its tail: at least one, then as many as
-        fit."""
+        fit; and up to where retention has given up the stream's records as this is read. Raises StreamNotFound if the
+        stream is gone by then."""
         ...
 
     def paths(self) -> list[tuple[str, int]]: ...
@@ -168,9 +169,10 @@ class Streams:
         feed = self._feed(path, now_ms)
         stream = feed.stream
         self._access.touch(stream, now_ms)
+        is_beginning = not after
         if after < stream.horizon:
-            if after:
-                raise StreamGone(path, earliest=to_offset(stream.horizon), snapshot=stream.snapshot)
+            if not is_beginning:
+                raise _given_up(stream, stream.horizon)
             after = stream.horizon
         if after >= stream.tail:
             return Page(stream, after, after, b"", True)
@@ -178,7 +180,9 @@ class Streams:
         if page is None:
             page = self._pages.get(stream, after, bytes_max)
         if page is None:
-            pieces = await self._backend.pieces(stream, after=after, bytes_max=bytes_max)
+            horizon, pieces = await self._backend.pieces(stream, after=after, bytes_max=bytes_max)
+            if after < horizon and not is_beginning:
+                raise _given_up(stream, horizon)
             page = _to_page(stream, after, pieces)
             self._pages.put(page, bytes_max)
         return page
@@ -405,6 +409,10 @@ class _Pages:
         page = self._pages.pop(key, None)
         if page is not None:
             self._bytes -= len(page.data)
+
+
+def _given_up(stream: Stream, horizon: int) -> StreamGone:
+    return StreamGone(stream.path, earliest=to_offset(horizon), snapshot=stream.snapshot)
 
 
 def _to_page(stream: Stream, after: int, pieces: Sequence[Piece]) -> Page:

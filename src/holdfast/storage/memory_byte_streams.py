@@ -75,8 +75,8 @@ class MemoryByteStreams:
     def load(self, path: str) -> Stream | None:
         return self._by_path.get(path)
 
-    async def pieces(self, stream: Stream, *, after: int, bytes_max: int) -> list[Piece]:
-        return self._pieces(stream, after, bytes_max)
+    async def pieces(self, stream: Stream, *, after: int, bytes_max: int) -> tuple[int, list[Piece]]:
+        return self._by_id[stream.id].horizon, self._pieces(stream, after, bytes_max)
 
     def _pieces(self, stream: Stream, after: int, bytes_max: int) -> list[Piece]:
         found: list[Piece] = []

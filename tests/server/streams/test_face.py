@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from holdfast.core.streams import Page, StreamGone
 from holdfast.protocols.sse import Decoder, ServerSentEvent
 from holdfast.server.asgi import PIECE_BYTES_MAX
 from holdfast.server.streams.reads import LARGE_BYTES
 from holdfast.service.session_streams import directory_id
 from holdfast.service.stream_access import StreamCredential
+from holdfast.storage.byte_streams import StreamWatch
 from holdfast.testing.stories import Story
 from tests.server.streams.world import BYTES, JSON, TEXT, StreamWorld
 
@@ -108,6 +110,50 @@ async def test_an_etag_belongs_to_one_life_of_a_stream(world: StreamWorld) -> No
     await world.put("s", TEXT)
 
     assert (await world.get("s", headers={"if-none-match": tag})).status == 200
+
+
+async def test_an_etag_says_whether_the_answer_reached_the_end() -> None:
+    """A cache keeps the headers of the answer it has: an older one says that the reader is up to date."""
+    async with StreamWorld(page_bytes_max=12) as world:
+        await world.put("s", TEXT, "12345")
+        first = await world.get("s")
+        assert first.up_to_date
+        await world.post("s", "6789012345", TEXT)
+        again = await world.get("s", headers={"if-none-match": first.headers["etag"]})
+
+        assert (again.status, again.up_to_date, again.body) == (200, False, first.body)
+        assert (await world.get("s", headers={"if-none-match": again.headers["etag"]})).status == 304
+
+
+async def test_a_fork_of_a_deleted_stream_is_a_conflict_with_or_without_a_body(world: StreamWorld) -> None:
+    await world.put("s", JSON, "[1]")
+    await world.put("fork", {"stream-forked-from": "/v1/stream/s"})
+    await world.request("DELETE", "s")
+    for body in ("", "[2]"):
+        assert (await world.put("other", {"stream-forked-from": "/v1/stream/s"}, body)).status == 409
+    assert (await world.put("other", {"stream-forked-from": "/v1/stream/none"}, "[2]")).status == 404
+
+
+@pytest.mark.parametrize("becomes", ["given up", "another"])
+async def test_an_sse_answer_ends_in_good_order_if_its_place_is_lost(
+    world: StreamWorld, monkeypatch: pytest.MonkeyPatch, becomes: str
+) -> None:
+    """Retention has passed a slow reader, or the path was made again: the client comes back, and is told."""
+    await world.put("s", JSON, "[1]")
+    await world.put("t", TEXT, "x")
+    other = await world.store.byte_streams.read("t", after=0, bytes_max=100)
+
+    async def next_page(watch: object, *, bytes_max: int) -> Page:
+        if becomes == "another":
+            return other
+        raise StreamGone("s")
+
+    monkeypatch.setattr(StreamWatch, "next", next_page)
+    messages = [message async for message in world.messages("GET", "s", query="live=sse&offset=-1")]
+
+    assert [message["type"] for message in messages] == ["http.response.start"] + ["http.response.body"] * 2
+    assert b"data:[1]" in messages[1]["body"]
+    assert (messages[2]["body"], messages[2].get("more_body", False)) == (b"", False)
 
 
 async def test_no_offset_comes_again_when_a_path_does(world: StreamWorld) -> None:

@@ -347,6 +347,74 @@ async def test_a_stream_that_is_deleted_and_made_again_at_once_still_wakes() -> 
         await until(are_told)
 
 
+async def test_a_wake_whose_stream_is_gone_is_not_in_the_way_of_the_next_one() -> None:
+    async with StreamWorld() as world:
+        await world.put("wakes")
+        await call(world, "PUT", "subscriptions/s", pull())
+        await world.put("jobs/1", JSON, "[1]")
+        await asyncio.gather(*world.subscriptions._tasks)
+        await world.request("DELETE", "jobs/1")
+        await asyncio.gather(*world.subscriptions._tasks)
+        assert await generations(world) == [1]
+        _, refused = await call(world, "POST", "subscriptions/s/claim", {"worker": "one"})
+        assert refused["error"]["code"] == "NO_PENDING_WORK"
+        await world.put("jobs/2", JSON, "[1]")
+
+        async def is_told() -> bool:
+            return await generations(world) == [1, 2]
+
+        await until(is_told)
+
+
+@pytest.mark.parametrize("linked", ["by its pattern", "by name", "later"])
+async def test_what_is_appended_while_a_subscription_is_saved_wakes_it(
+    monkeypatch: pytest.MonkeyPatch, linked: str
+) -> None:
+    async with StreamWorld() as world:
+        await world.put("wakes")
+        await world.put("jobs/1", JSON)
+        links = {"by its pattern": {}, "by name": {"pattern": None, "streams": ["jobs/1"]}, "later": {"pattern": "x"}}
+        if linked == "later":
+            await call(world, "PUT", "subscriptions/s", pull(**links[linked]))
+        save, saving, may_save = world.store.subscriptions.save, asyncio.Event(), asyncio.Event()
+
+        async def slow(subscription: object) -> None:
+            saving.set()
+            await may_save.wait()
+            await save(subscription)
+
+        monkeypatch.setattr(world.store.subscriptions, "save", slow)
+        subscribing = asyncio.ensure_future(
+            call(world, "POST", "subscriptions/s/streams", {"streams": ["jobs/1"]})
+            if linked == "later"
+            else call(world, "PUT", "subscriptions/s", pull(**links[linked]))
+        )
+        await saving.wait()
+        await world.post("jobs/1", "[1]")
+        may_save.set()
+        assert (await subscribing)[0] in (201, 204)
+
+        async def is_told() -> bool:
+            return await generations(world) == [1]
+
+        await until(is_told)
+
+
+async def test_a_worker_may_keep_its_lease_for_as_long_as_it_asks_for_more_time() -> None:
+    """Its token is good for as long as the wake."""
+    async with StreamWorld() as world:
+        await call(world, "PUT", "subscriptions/s", pull())
+        await world.put("jobs/1", JSON, "[1]")
+        _, claimed = await call(world, "POST", "subscriptions/s/claim", {"worker": "one"})
+        body = {"wake_id": claimed["wake_id"], "generation": claimed["generation"]}
+        for _ in range(200):
+            world.clock.advance(29_000)
+            assert (await call(world, "POST", "subscriptions/s/ack", body, claimed["token"]))[0] == 200
+        assert (await call(world, "POST", "subscriptions/s/release", body, claimed["token"]))[0] == 204
+        status, answer = await call(world, "POST", "subscriptions/s/ack", body, claimed["token"])
+        assert (status, answer["error"]["code"]) == (409, "FENCED")
+
+
 async def test_what_is_acknowledged_of_a_stream_that_was_deleted_meanwhile_does_not_hold_up_the_rest() -> None:
     async with StreamWorld() as world:
         await call(world, "PUT", "subscriptions/s", pull(streams=["named"]))

@@ -114,9 +114,10 @@ def described(
     return Response(200, headers)
 
 
-def etag(identity: int, start: str, end: str, *, closed: bool) -> str:
-    """Of what a read answered: which life of which stream, from where to where, and whether that is the end for good."""
-    return f'"{identity:x}:{start}:{end}{":c" if closed else ""}"'
+def etag(identity: int, start: str, end: str, *, up_to_date: bool, closed: bool) -> str:
+    """Of what a read answered: which life of which stream, from where to where, and whether that is the end, for now or for
+    good (headers of an older answer would say so still)."""
+    return f'"{identity:x}:{start}:{end}{":c" if closed else "" if up_to_date else ":p"}"'
 
 
 def etag_matches(if_none_match: str, tag: str) -> bool:

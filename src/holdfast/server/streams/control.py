@@ -15,7 +15,6 @@ from holdfast.core.subscriptions import (
     Subscription,
     SubscriptionConfig,
     Tails,
-    TokenExpired,
     TokenInvalid,
     WebhookUrlRejected,
 )
@@ -213,7 +212,7 @@ def _to_response(error: HoldfastError) -> Response:
             return responses.json(409, wire.error_json(error.code, error.message, **more))
         case NotFound():
             return _error(404, error.code, error.message)
-        case TokenInvalid() | TokenExpired():
+        case TokenInvalid():
             return _error(401, error.code, error.message)
         case WebhookUrlRejected():
             return _error(400, error.code, error.message)

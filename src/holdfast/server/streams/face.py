@@ -9,10 +9,10 @@ from typing import Final
 import msgspec
 
 from holdfast.core.clock import Clock
-from holdfast.core.errors import Denied, HoldfastError, Invalid
+from holdfast.core.errors import Conflict, Denied, HoldfastError, Invalid
 from holdfast.core.json_runs import to_run
 from holdfast.core.offsets import Offset, to_offset, to_position
-from holdfast.core.streams import JSON, Append, Create, Producer, Retention, Stream, media_type
+from holdfast.core.streams import JSON, Append, Create, Producer, Retention, Stream, StreamGone, media_type
 from holdfast.protocols.durable_streams import responses
 from holdfast.protocols.durable_streams.errors import RemoteProtocolError
 from holdfast.protocols.durable_streams.links import link_of
@@ -196,10 +196,9 @@ class StreamFace:
             credential.check("read", request.forked_from)
         content_type = request.content_type
         if body:
-            holds = content_type
-            if holds is None and request.forked_from is not None:
-                holds = (await self._streams.head(request.forked_from)).content_type
-            if media_type(holds or "") == JSON:
+            if content_type is None and request.forked_from is not None:
+                content_type = await self._inherited_type(request.forked_from)
+            if media_type(content_type or "") == JSON:
                 body = to_run(body)
         stream, existed = await self._streams.create(
             Create(
@@ -224,6 +223,13 @@ class StreamFace:
             offset=to_offset(stream.tail),
             closed=stream.closed,
         )
+
+    async def _inherited_type(self, source_path: str) -> str:
+        """What a fork will hold, needed before it is made: the body is stored as the type says."""
+        try:
+            return (await self._streams.head(source_path)).content_type
+        except StreamGone as error:
+            raise Conflict(error.message) from None
 
 
 def _goes_with_wake(raw_path: bytes) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from holdfast.core.clock import Clock
+from holdfast.core.errors import HoldfastError
 from holdfast.core.json_runs import to_array
 from holdfast.core.offsets import Offset, to_offset, to_place
 from holdfast.core.streams import Page, Stream, Watch, media_type
@@ -76,7 +77,8 @@ class Reads:
         self, page: Page, request: ReadRequest, send: Send, more: HeaderList | None = None
     ) -> Response | None:
         stream = page.stream
-        tag = responses.etag(stream.id, to_offset(page.after), to_offset(page.next), closed=page.at_end)
+        start, end = to_offset(page.after), to_offset(page.next)
+        tag = responses.etag(stream.id, start, end, up_to_date=page.at_tail, closed=page.at_end)
         headers = [*_place(stream, page.next), (b"etag", tag.encode()), responses.PRIVATE, *(more or ())]
         if page.at_tail:
             headers.append(responses.UP_TO_DATE)
@@ -172,7 +174,12 @@ class Reads:
                     if loop.time() >= ends:
                         break
                     timer = loop.call_later(min(pace, max(ends - loop.time(), 0)), watch.interrupt)
-                page = await watch.next(bytes_max=SSE_BYTES_MAX)
+                try:
+                    page = await watch.next(bytes_max=SSE_BYTES_MAX)
+                except HoldfastError:
+                    break  # gone, or given up by retention: who comes back is told so
+                if page is not None and page.stream.id != stream.id:
+                    break  # the next life of the path, which may hold something else
             await send({"type": "http.response.body", "body": b""})
         finally:
             gone.cancel()

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from holdfast.core import stream_rules
 from holdfast.core.store import Recorded
 from holdfast.core.stream_rules import AddRecord, Change, DropStream, PutProducer, PutStream
-from holdfast.core.streams import ProducerState, Stream
+from holdfast.core.streams import ProducerState, Stream, StreamNotFound
 from holdfast.storage.byte_streams import Access, Decide, Piece, Streams, let_go, segments
 from holdfast.storage.sqlite.append import Appender
 from holdfast.storage.sqlite.database import Database
@@ -54,6 +54,7 @@ class ByteStreamRows:
         self._dirty_streams: dict[int, Stream] = {}
         self._dirty_producers: dict[tuple[int, str], ProducerState] = {}
         self._changes: list[Change] = []
+        self._flushed_rows = 0
         self._retained_up_to = 0
         """Of more streams than are looked at at a time, the next ones have their turn next time."""
         self.ended: deque[Sequence[Change]] = deque()
@@ -70,7 +71,9 @@ class ByteStreamRows:
             self._producers.clear()
 
     def changes(self) -> int:
-        return len(self._changes)
+        """Of jobs. What `flush` writes was counted when a job noted it, and would be counted as rows of the database again: a
+        job that is refused after it had to flush what others left has changed nothing."""
+        return len(self._changes) - self._flushed_rows
 
     def end(self) -> None:
         self.flush()
@@ -78,6 +81,7 @@ class ByteStreamRows:
         self._changes = []
 
     def flush(self) -> None:
+        before = self._database.changes
         if self._records:
             self._database.run_many("INSERT INTO byte_record VALUES (?, ?, ?)", self._records)
             self._records = []
@@ -97,6 +101,7 @@ class ByteStreamRows:
                 [(*key, *state) for key, state in self._dirty_producers.items()],
             )
             self._dirty_producers = {}
+        self._flushed_rows += self._database.changes - before
 
     def run(self, decide: Decide[T]) -> T:
         """A job: decide, and note what changes."""
@@ -268,10 +273,15 @@ class SqliteByteStreams:
     def load(self, path: str) -> Stream | None:
         return find(self._reader, path)
 
-    async def pieces(self, stream: Stream, *, after: int, bytes_max: int) -> list[Piece]:
-        return await self._query(
-            lambda database: pieces(database, stream, lambda id: get(database, id), after, bytes_max)
-        )
+    async def pieces(self, stream: Stream, *, after: int, bytes_max: int) -> tuple[int, list[Piece]]:
+        def question(database: Database) -> tuple[int, list[Piece]]:
+            """In one transaction: as long as a stream has its row, its records are there, and those it inherits."""
+            newest = _get(database, stream.id)
+            if newest is None:
+                raise StreamNotFound(stream.path)
+            return newest.horizon, pieces(database, stream, lambda id: get(database, id), after, bytes_max)
+
+        return await self._query(question)
 
     def paths(self) -> list[tuple[str, int]]:
         rows = self._reader.each("SELECT data FROM byte_stream")
