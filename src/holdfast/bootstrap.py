@@ -11,10 +11,10 @@ import os
 import random
 import secrets
 import signal
-import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
 import msgspec
@@ -109,7 +109,12 @@ class Application:
         self, settings: Settings, store: MemoryStore | SqliteStore, failed: asyncio.Future[StorageError]
     ) -> None:
         clock = SystemClock()
-        tool_output = _state_directory(settings) / "tool-output"
+        self._temporary: TemporaryDirectory[str] | None = None
+        state = settings.data
+        if state is None:  # what tools leave is gone when the server is, as all the rest
+            self._temporary = TemporaryDirectory(prefix="holdfast-", ignore_cleanup_errors=True)
+            state = Path(self._temporary.name)
+        tool_output = state / "tool-output"
         connections = Connections()
         seal, credentials, grants = stored_keys(settings.data, settings.environ, settings.home)
         configuration = Configuration(
@@ -170,7 +175,7 @@ class Application:
             instances=instances,
             locations=Locations(
                 home=str(settings.home),
-                state=str(_state_directory(settings)),
+                state=str(state),
                 config=str(own_configuration),
             ),
             ptys=PtyService(processes, clock=clock, environ=settings.environ),
@@ -183,7 +188,7 @@ class Application:
             tool_output=tool_output,
             credentials=credentials,
             project_details=ProjectDetails(settings.data / "projects.json" if settings.data is not None else None),
-            worktrees=WorktreeService(store, _state_directory(settings) / "worktree", processes, pick=random.randrange),
+            worktrees=WorktreeService(store, state / "worktree", processes, pick=random.randrange),
             snapshots=snapshots,
             stream_links=StreamLinks(signer, password=settings.password, clock=clock),
         )
@@ -259,6 +264,8 @@ class Application:
         await self.store.close()
         await self._processes.close()
         await self._connections.close()
+        if self._temporary is not None:
+            await asyncio.to_thread(self._temporary.cleanup)
 
     async def _compact(self) -> None:
         """Small batches with pauses, so that appends hardly notice."""
@@ -375,8 +382,3 @@ def _check(settings: Settings) -> None:
     """Raises Denied for an unsafe setting."""
     check_binding(settings.host, settings.password)
     checked_origins(settings.cors)
-
-
-def _state_directory(settings: Settings) -> Path:
-    """Where tools leave long output: beside the records, or with other programs' temporary files."""
-    return settings.data if settings.data is not None else Path(tempfile.gettempdir()) / "holdfast"

@@ -158,6 +158,7 @@ except Exception as error: print(error, error.hint)
                 process.kill()
             assert str(directory) in printed
             assert "write" in printed
+            assert sorted(directory.iterdir()) == sorted(paths[1:]), "nothing is left that would be in the way later"
         for path in paths:
             path.chmod(0o777)
         asyncio.run(open_and_close(directory))

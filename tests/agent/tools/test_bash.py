@@ -285,7 +285,7 @@ async def test_a_runaway_command_does_not_fill_the_disk(
     result = await bash.run({"command": "head -c 1000000 /dev/zero | tr '\\0' x"}, context)
 
     assert Path(result.metadata["outputPath"]).stat().st_size == 100_000
-    assert "it holds only the first 100000 bytes" in result.output
+    assert "only the first 100000 bytes are kept" in result.output
 
 
 async def test_a_file_that_cannot_be_written_does_not_stop_the_command(bash: Bash, context: ToolContext) -> None:
@@ -294,7 +294,9 @@ async def test_a_file_that_cannot_be_written_does_not_stop_the_command(bash: Bas
 
     result = await bash.run({"command": "seq 5000"}, context)
 
-    assert "it is not whole: File exists" in result.output
+    assert "left out, and not kept: File exists" in result.output
+    assert result.metadata["truncated"] is True
+    assert "outputPath" not in result.metadata
     assert result.output.endswith("5000\n")
 
 

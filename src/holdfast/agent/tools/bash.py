@@ -94,7 +94,7 @@ Runs a command with `{Path(self._lines.shell).name} -c` and returns what it writ
             record=lambda metadata: context.progress(None, metadata),
             timeout_ms=int(input.get("timeout", self._timeout_ms)),
         )
-        metadata: dict[str, Any] = {"output": ran.preview, "exit": ran.status, "truncated": ran.path is not None}
+        metadata: dict[str, Any] = {"output": ran.preview, "exit": ran.status, "truncated": ran.is_truncated}
         if ran.path is not None:
             metadata["outputPath"] = str(ran.path)
         return ToolResult(title=command, output=ran.output or "(no output)", metadata=metadata)

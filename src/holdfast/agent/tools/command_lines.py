@@ -30,11 +30,12 @@ Record = Callable[[dict[str, Any]], Awaitable[None]]
 
 class Ran(NamedTuple):
     """`output` is for the LLM, with notes on what is not usual; `preview` for people. `path` is the file with all of the output
-    when it was too long."""
+    when it was too long, if one could be made."""
 
     output: str
     preview: str
     status: int | None
+    is_truncated: bool
     path: Path | None
 
 
@@ -134,7 +135,8 @@ class _Call:
             output=_with_notes(self._output.result(), notes),
             preview=_with_notes(self._output.preview(growing=False), notes),
             status=self._process.status,
-            path=self._output.path if self._output.is_truncated else None,
+            is_truncated=self._output.is_truncated,
+            path=self._output.kept,
         )
 
     async def _read(self) -> None:

@@ -68,7 +68,7 @@ class OutputWindow:
 
 class CommandOutput:
     """Takes the bytes of a command as they come. Over the limit, all of them go to the file `path` as well; `failure` says why
-    the file is not whole, if it is not."""
+    it is not whole, if it is not."""
 
     def __init__(self, path: Path) -> None:
         self.window = OutputWindow()
@@ -82,6 +82,11 @@ class CommandOutput:
     def is_truncated(self) -> bool:
         return self.window.exceeds(BYTES_MAX, LINES_MAX)
 
+    @property
+    def kept(self) -> Path | None:
+        """The file, if there is one."""
+        return self.path if self._written else None
+
     async def take(self, data: bytes) -> None:
         unsaved = 0 if self.is_truncated else self.window.bytes_total
         self.window.add(data)
@@ -92,7 +97,7 @@ class CommandOutput:
     def _save(self, data: bytes) -> None:
         room = FILE_BYTES_MAX - self._written
         if len(data) > room:
-            data, self.failure = data[:room], f"it holds only the first {FILE_BYTES_MAX} bytes"
+            data, self.failure = data[:room], f"only the first {FILE_BYTES_MAX} bytes are kept"
         try:
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +107,7 @@ class CommandOutput:
                 self._written += written
                 data = data[written:]
         except OSError as error:
-            self.failure = f"it is not whole: {error.strerror}"
+            self.failure = error.strerror
 
     def close(self) -> None:
         if self._file is not None:
@@ -115,8 +120,10 @@ class CommandOutput:
 
     def result(self) -> str:
         """For the LLM."""
-        but = f", but {self.failure}" if self.failure else ""
-        omitted = f"; the output is in {self.path}{but}. Use the read tool with offset and limit, or grep, to see more"
+        if self.kept is None:
+            return self.window.text(omitted=f", and not kept: {self.failure}")
+        but = f", but it is not whole: {self.failure}" if self.failure else ""
+        omitted = f"; the output is in {self.kept}{but}. Use the read tool with offset and limit, or grep, to see more"
         return self.window.text(omitted=omitted)
 
 

@@ -23,6 +23,6 @@ async def result(
     finally:
         shown.close()
     metadata = {**metadata, "truncated": truncated or shown.is_truncated}
-    if shown.is_truncated:
-        metadata["outputPath"] = str(shown.path)
+    if shown.kept is not None:
+        metadata["outputPath"] = str(shown.kept)
     return ToolResult(title=title, output=shown.result(), metadata=metadata, attachments=attachments)

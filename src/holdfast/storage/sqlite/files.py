@@ -99,12 +99,13 @@ def open_writer(path: Path, vfs: str | None = None) -> Database:
         _check_header(path)
         database = Database(path, vfs=vfs)
         try:
-            _check_owner(database)
+            # Before anything is read: SQLite would make a log beside it, with the same rights.
             if database.is_read_only:
                 raise StorageError(
                     f"{path} may not be written.",
                     hint="Give this user write access to the data directory and the files in it.",
                 )
+            _check_owner(database)
             if database.pragma("journal_mode", "wal") != "wal":
                 raise StorageError(
                     f"The file system of {path} cannot hold a write-ahead log.",
