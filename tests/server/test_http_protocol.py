@@ -148,11 +148,12 @@ async def test_a_body_that_comes_in_drops_is_given_up(wire: Wire, impatient: Non
     reader, writer = await wire.open()
     writer.write(APPEND.replace(b"/s ", b"/" + path + b" ") + b"Content-Length: 5000\r\n\r\n[")
     answering = asyncio.ensure_future(reader.read())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         with contextlib.suppress(ConnectionError):
             while not answering.done():
                 writer.write(b" ")
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.001)
+                let_pass(IDLE_SECONDS / 100)
             assert (b"408" if path == b"s" else b"400") in await answering
     writer.close()
     assert await wire.messages() == [1]
@@ -161,14 +162,14 @@ async def test_a_body_that_comes_in_drops_is_given_up(wire: Wire, impatient: Non
 async def test_a_body_that_comes_slowly_but_well_enough_is_read(
     wire: Wire, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(HttpProtocol, "idle_seconds", 0.5)
     monkeypatch.setattr(HttpProtocol, "body_bytes_per_second", 10)
     reader, writer = await wire.open()
     writer.write(APPEND + b"Connection: close\r\nContent-Length: 201\r\n\r\n7")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         for _ in range(10):
             writer.write(b" " * 20)
-            await asyncio.sleep(0.1)
+            await heard()
+            let_pass(IDLE_SECONDS / 5)
         assert (await reader.read()).startswith(b"HTTP/1.1 204 ")
     writer.close()
     assert await wire.messages() == [1, 7]
@@ -178,10 +179,12 @@ async def test_the_body_of_a_slow_reader_of_ours_is_not_given_up(wire: Wire, imp
     """A request that waits for its turn behind an answer under way: it is we who do not read on."""
     reader, writer = await wire.open()
     writer.write(b"GET /v1/stream/s?offset=-1&live=sse HTTP/1.1\r\n" + HOST + b"\r\n")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await reader.readuntil(b"upToDate")
         writer.write(APPEND + b"Content-Length: 3\r\n\r\n[")
-        await asyncio.sleep(0.6)
+        await heard()
+        let_pass(3 * IDLE_SECONDS)
+        await heard()
         await wire.server.api.post("/v1/stream/s", headers={"content-type": "application/json"}, content="2")
         await reader.readuntil(b"[2]")
     writer.close()
