@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from holdfast.agent.lsp import servers
 from holdfast.agent.lsp.answers import settings_asked, symbols_of
 from holdfast.agent.lsp.servers import PAUSE_MS, LanguageServer
-from holdfast.agent.tools import Processes
+from holdfast.agent.tools import Processes, conversations
 from holdfast.agent.tools.base import FileChange
 from holdfast.agent.tools.conversations import LINES_LOGGED_MAX, LastWords
 from holdfast.core.config import LanguageServerConfig
@@ -62,7 +62,11 @@ async def names(server: LanguageServer, query: str) -> list[str]:
     return [symbol.name for symbol in await server.symbols(query)]
 
 
-async def test_it_is_started_by_the_first_ask_and_told_to_end_when_it_is_closed(asked: Asked):
+async def test_it_is_started_by_the_first_ask_and_told_to_end_when_it_is_closed(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(servers, "_FAREWELL_SECONDS", 60)  # it may be slow, on a busy machine
+    monkeypatch.setattr(conversations, "_END_SECONDS", 60)
     server = asked.server()
     assert not asked.log.exists()
     assert server.status is None
@@ -126,7 +130,10 @@ async def test_one_that_breaks_finds_nothing_is_dead_and_is_started_again_after_
     assert asked.statuses == ["connected", "error", "connected"]
 
 
-async def test_why_it_ended_is_logged_without_what_it_was_given_as_a_secret(asked: Asked):
+async def test_why_it_ended_is_logged_without_what_it_was_given_as_a_secret(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(conversations, "_END_SECONDS", 60)  # it may be slow, on a busy machine
     server = asked.server(env={"TOKEN": "s3cr3t-token"})
     with capture_logs() as logs:
         await names(server, "die")

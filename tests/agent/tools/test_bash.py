@@ -303,8 +303,14 @@ async def test_a_file_that_cannot_be_written_does_not_stop_the_command(bash: Bas
 # --- how it ends ------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def long_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who obeys SIGTERM may do so late, on a busy machine, before SIGKILL comes."""
+    monkeypatch.setattr(guardian, "GRACE_SECONDS", 60)
+
+
 async def test_a_timeout_ends_the_group_and_keeps_the_output(
-    bash: Bash, context: ToolContext, record: Record, hand_clock: HandClock, fifo: MakeFifo
+    bash: Bash, context: ToolContext, record: Record, hand_clock: HandClock, fifo: MakeFifo, long_grace: None
 ) -> None:
     witness = fifo("witness")
     command = f"{witness.hold} echo begin; sleep 1000 & sleep 1000"
@@ -351,7 +357,7 @@ LEAVERS = "setsid sleep 1000 & setsid setsid sleep 1000 &" if sys.platform == "l
 
 
 async def test_cancelling_leaves_no_process_and_keeps_the_output(
-    bash: Bash, context: ToolContext, record: Record, fifo: MakeFifo
+    bash: Bash, context: ToolContext, record: Record, fifo: MakeFifo, long_grace: None
 ) -> None:
     witness = fifo("witness")
     command = f"trap 'echo goodbye; exit' TERM; {witness.hold} {TREE} {LEAVERS} echo begin; wait"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from holdfast.agent.mcp.servers import McpServer
+from holdfast.agent.tools import conversations
 from holdfast.server.listener import Listener
 from holdfast.testing.loop_time import let_pass
 from holdfast.testing.other_processes import is_alive, read, until
@@ -35,6 +36,12 @@ async def called(server: Server, tool: str, input: dict[str, Any] | None = None)
 
 
 # --- in a turn --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def long_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that ends when it is told to may be slow, on a busy machine."""
+    monkeypatch.setattr(conversations, "_END_SECONDS", 60)
 
 
 @pytest.mark.slow
@@ -124,7 +131,9 @@ async def test_of_two_tools_with_one_name_the_first_counts(tmp_path: Path):
         assert ("call count" in first.read_text(), "call count" in second.read_text()) == (True, False)
 
 
-async def test_a_server_that_dies_in_mid_call_leaves_an_unknown_outcome_and_is_back_for_the_next(tmp_path: Path):
+async def test_a_server_that_dies_in_mid_call_leaves_an_unknown_outcome_and_is_back_for_the_next(
+    tmp_path: Path, long_farewell: None
+):
     log = tmp_path / "log"
     async with serving(tmp_path, {"raw": local(raw(log))}) as server:
         part = await called(server, "raw_die")
@@ -239,7 +248,7 @@ async def test_the_programs_of_servers_end_with_ours_and_with_the_instance(tmp_p
 
 
 @pytest.mark.slow
-async def test_the_configuration_is_followed_without_a_restart(tmp_path: Path):
+async def test_the_configuration_is_followed_without_a_restart(tmp_path: Path, long_farewell: None):
     def write(mcp: dict[str, Any]) -> None:
         (tmp_path / "opencode.json").write_text(json.dumps({"mcp": mcp}))
 
@@ -308,7 +317,7 @@ async def test_a_server_that_is_not_one_is_failed_and_says_why(tmp_path: Path):
 # --- routes -----------------------------------------------------------------------------------------------------
 
 
-async def test_servers_can_be_looked_at_switched_and_added(tmp_path: Path):
+async def test_servers_can_be_looked_at_switched_and_added(tmp_path: Path, long_farewell: None):
     log, added = tmp_path / "log", tmp_path / "added"
     servers = {
         "raw": local(raw(log)),
@@ -395,7 +404,9 @@ async def test_a_prompt_of_a_server_is_a_command_whose_words_are_only_words(tmp_
 SECRETS = ("s3cret-variable", "s3cret-header", "s3cret-client", "s3cret-query", "s3cret-option", "s3cret-user")
 
 
-async def test_no_secret_of_the_configuration_gets_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+async def test_no_secret_of_the_configuration_gets_out(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], long_farewell: None
+):
     says_it = [
         sys.executable,
         "-c",
