@@ -38,6 +38,7 @@ class Server:
                 "directory": directory,
                 "home": directory,
                 "environ": {"OPENCODE_CONFIG_CONTENT": msgspec.json.encode(CONFIG).decode()},
+                "heartbeat_seconds": 3600,  # or one may come between two events on a machine that is busy
                 "adapters": {**ADAPTERS, **scripted_adapters({"main": self.provider, "other": self.provider})},
                 **settings,
             }

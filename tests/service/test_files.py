@@ -190,7 +190,10 @@ async def test_a_list_is_bounded(project: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.slow
-async def test_a_directory_of_100_000_entries_is_listed_and_searched_in_time(project: Path) -> None:
+async def test_a_directory_of_100_000_entries_is_listed_and_searched_in_time(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "SECONDS_MAX", 120)  # what it costs is looked at, not how busy the machine is
     for number in range(100_000):
         os.close(os.open(project / f"src/{number:06}", os.O_CREAT | os.O_WRONLY))
     started = time.process_time()
