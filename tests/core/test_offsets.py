@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.core.errors import Invalid
-from holdfast.core.offsets import BEGINNING, parse_offset, to_offset, to_position
+from holdfast.core.offsets import BEGINNING, Offset, parse_offset, split_place, to_offset, to_place, to_position
 
 positions = st.integers(0, 10**16 - 1)
 
@@ -20,6 +20,13 @@ def test_an_offset_survives_the_client(position: int):
 
 def test_the_beginning_is_before_everything():
     assert to_offset(0) == BEGINNING < to_offset(1)
+
+
+@given(positions, positions)
+def test_a_place_is_in_the_record_that_its_first_half_names(position: int, inner: int):
+    """There is none at 0: a place in it, which only a client can make up, is the beginning."""
+    place = to_place(Offset(f"{position:016d}_{inner:016d}"))
+    assert split_place(place) == (position, inner if position else 0)
 
 
 @pytest.mark.parametrize(

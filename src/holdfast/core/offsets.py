@@ -38,7 +38,8 @@ def to_place(offset: Offset) -> int:
 
 
 def join_place(position: int, inner: int) -> int:
-    return position * INNER_SPAN + inner if inner else position
+    """At position 0 there is no record to be inside of."""
+    return position * INNER_SPAN + inner if position and inner else position
 
 
 def split_place(place: int) -> tuple[int, int]:

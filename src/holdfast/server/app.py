@@ -27,7 +27,7 @@ from holdfast.server.opencode import (
     unserved,
 )
 from holdfast.server.routing import Provider, Routes
-from holdfast.server.streams import STREAM_ROOT, StreamFace
+from holdfast.server.streams import STREAM_ROOT, STREAM_SECURITY, StreamFace
 from holdfast.service.services import Services
 
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -117,7 +117,8 @@ class _Server:
         if len(headers) != len(scope["headers"]) and _is_repeated(scope["headers"], b"host"):
             refusal = Refusal(400, "A request has one Host.")
         if refusal is not None:
-            await _refuse(scope, send, refusal, (_VARY,))
+            security = STREAM_SECURITY if scope["raw_path"].startswith(STREAM_ROOT) else ()
+            await _refuse(scope, send, refusal, (_VARY, *security))
             return
         origin = headers.get(b"origin")
         common = (_VARY,) if origin is None else (_VARY, (b"access-control-allow-origin", origin))
@@ -151,7 +152,7 @@ class _Server:
         """Durable Streams have words of their own for errors and preflights, and credentials besides the password."""
         refusal = self._gate.refuse_stranger(headers, scope["query_string"])
         if refusal is not None and scope["method"] != "OPTIONS" and not self._stream_face.vouches_for(scope, headers):
-            await _refuse(scope, send, refusal, ())
+            await _refuse(scope, send, refusal, STREAM_SECURITY)
             return
         try:
             await self._stream_face(scope, headers, receive, send, is_known=refusal is None)
@@ -159,7 +160,7 @@ class _Server:
             if send.started:
                 raise
             answer = answer_to(error)
-            await respond(send, answer.status, answer.json, [JSON])
+            await respond(send, answer.status, answer.json, [JSON, *STREAM_SECURITY])
 
     async def _dispatch(
         self, scope: HttpScope, headers: Mapping[bytes, bytes], receive: Receive, send: "_Answering"

@@ -117,15 +117,18 @@ class Signer:
         return self._derived(label)
 
     async def token(self, subscription_id: str, generation: int, now_ms: int) -> str:
-        secret, *_ = await self.secrets(_TOKENS, now_ms)
         """Good for as long as the wake of that generation: whoever keeps its lease may be at it for days."""
+        secret, *_ = await self.secrets(_TOKENS, now_ms)
         payload = _encode(json.dumps([subscription_id, generation]).encode())
         return f"{payload}.{_mac(secret, payload)}"
 
-    async def token_generation(self, token: str, subscription_id: str, now_ms: int) -> int:
-        """Of which generation of this subscription the token is. Raises TokenInvalid."""
+    async def token_generation(self, token: str, subscription_id: str) -> int:
+        """Of which generation of this subscription the token is. Raises TokenInvalid; Unavailable if no key can be opened.
+        Makes none: anybody may come with a token."""
         payload, _, mac = token.partition(".")
-        secrets = await self.secrets(_TOKENS, now_ms)
+        secrets = await self.known_secrets(_TOKENS)
+        if not secrets and self._keys:
+            raise _unavailable()
         if not any(hmac.compare_digest(_mac(secret, payload).encode(), mac.encode()) for secret in secrets):
             raise TokenInvalid("Not a token of this server.")
         given: Sequence[Any] = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

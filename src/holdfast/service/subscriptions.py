@@ -35,6 +35,7 @@ from holdfast.core.subscriptions import (
     SubscriptionNotFound,
     SubscriptionStore,
 )
+from holdfast.service.session_streams import is_session_path
 from holdfast.service.signing import Signer
 from holdfast.service.webhooks import WebhookAnswer, WebhookFailed, Webhooks
 
@@ -145,8 +146,9 @@ class SubscriptionService:
                 await self._webhooks.check(config.webhook_url)
             if config.pattern is not None:
                 self._wording.compile_glob(config.pattern)
-            if config.wake_stream in config.streams:
-                raise Invalid("A wake stream is none of the streams that it tells of.", field="wake_stream")
+            if config.wake_stream is not None and is_session_path(config.wake_stream):
+                raise Invalid("A wake stream must be one that can be written.", field="wake_stream")
+            _check_streams(config, config.streams)
             if len(self._active) >= SUBSCRIPTIONS_MAX:
                 raise Invalid(f"There are {SUBSCRIPTIONS_MAX} subscriptions already.")
             await self.signer.ready(self._clock.now_ms())
@@ -187,8 +189,7 @@ class SubscriptionService:
 
     async def add_streams(self, subscription_id: str, paths: Sequence[str]) -> None:
         active = self._find(subscription_id)
-        if active.subscription.config.wake_stream in paths:
-            raise Invalid("A wake stream is none of the streams that it tells of.", field="streams")
+        _check_streams(active.subscription.config, paths)
         async with active.lock:
             await self._save(active, rules.link(active.subscription, paths, self.tails, explicit=True))
             await self._wake_if_pending(active)
@@ -260,8 +261,7 @@ class SubscriptionService:
             await self._wake_if_pending(active)
 
     async def _check(self, active: "_Active", token: str, wake_id: str | None, generation: int | None) -> None:
-        now_ms = self._clock.now_ms()
-        of = await self.signer.token_generation(token, active.subscription.id, now_ms)
+        of = await self.signer.token_generation(token, active.subscription.id)
         rules.check_wake(active.subscription, token_generation=of, generation=generation, wake_id=wake_id)
 
     def _find(self, subscription_id: str) -> "_Active":
@@ -489,6 +489,13 @@ class _Active:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = timer
+
+
+def _check_streams(config: SubscriptionConfig, paths: Sequence[str]) -> None:
+    if config.wake_stream in paths:
+        raise Invalid("A wake stream is none of the streams that it tells of.", field="streams")
+    if any(is_session_path(path) for path in paths):
+        raise Invalid("The streams of sessions wake nobody.", field="streams", hint="Follow them with live=sse.")
 
 
 def _check_pull(subscription: Subscription) -> None:

@@ -39,6 +39,34 @@ async def test_the_password_a_credential_or_the_token_of_a_wake_lets_in_and_noth
         assert (await api.post(f"{subscription}/ack", json=ack, headers=bearer(claim["token"]))).status_code == 200
 
 
+async def test_a_stranger_with_a_made_up_token_of_a_wake_costs_and_learns_nothing(tmp_path: Path) -> None:
+    """His body is not read, he is not told which subscriptions there are, and no key is made for him."""
+    async with Server(tmp_path, password="pw", streams=StreamOptions(body_bytes_max=200)) as server:
+        api, root = server.api, "/v1/stream/__ds"
+        long = "x" * 1000
+        for action in ("callback", "ack", "release"):
+            answer = await api.post(f"{root}/subscriptions/x/{action}", content=long, headers=bearer("x.y"))
+            assert (answer.status_code, answer.json()["error"]["code"]) == (401, "TOKEN_INVALID")
+        assert (await api.get(f"{root}/jwks.json", headers=PASSWORD)).json() == {"keys": []}
+
+        config = {"type": "pull-wake", "streams": ["s"], "wake_stream": "w"}
+        assert (await api.put(f"{root}/subscriptions/x", json=config, headers=PASSWORD)).status_code == 201
+        assert (await api.post(f"{root}/subscriptions/x/ack", content=long, headers=bearer("x.y"))).status_code == 401
+        await api.put("/v1/stream/s", content="1", headers={**JSON, **PASSWORD})
+        claim = (await api.post(f"{root}/subscriptions/x/claim", json={"worker": "me"}, headers=PASSWORD)).json()
+        answer = await api.post(f"{root}/subscriptions/x/ack", content=long, headers=bearer(claim["token"]))
+        assert answer.status_code == 413
+
+
+async def test_every_answer_to_a_request_for_a_stream_has_the_headers_that_browsers_obey(tmp_path: Path) -> None:
+    async with Server(tmp_path, password="pw") as server:
+        for headers in ({}, {"host": "evil.example"}, {"origin": "https://evil.example"}, PASSWORD):
+            answer = await server.api.get("/v1/stream/s", headers=headers)
+            assert answer.status_code in (401, 403, 404)
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
+
+
 async def test_a_page_of_a_stranger_cannot_write_a_stream(tmp_path: Path) -> None:
     async with Server(tmp_path, cors=("https://app.example",)) as server:
         stranger, friend = {"origin": "https://evil.example"}, {"origin": "https://app.example"}

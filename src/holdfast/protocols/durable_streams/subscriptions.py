@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 
 from holdfast.protocols.durable_streams.bodies import parse_object
 from holdfast.protocols.durable_streams.errors import RemoteProtocolError
-from holdfast.protocols.durable_streams.paths import CONTROL, PATH_BYTES_MAX, ROOT, check_path
+from holdfast.protocols.durable_streams.paths import CONTROL, PATH_BYTES_MAX, ROOT, check_path, is_control
 
 LEASE_TTL_MS: Final = 30_000
 LEASE_TTL_MS_RANGE: Final = range(1_000, 600_001)
@@ -88,7 +88,7 @@ def parse_subscription(body: bytes) -> SubscriptionRequest:
     if kind not in ("webhook", "pull-wake"):
         raise RemoteProtocolError('`type` must be "webhook" or "pull-wake".')
     pattern = _optional_text(given, "pattern")
-    streams = tuple(sorted({check_path(stream) for stream in _texts(given, "streams")}))
+    streams = tuple(sorted({_check_stream(stream) for stream in _texts(given, "streams")}))
     if not pattern and not streams:
         raise RemoteProtocolError("A subscription needs a `pattern`, or `streams`, or both.")
     lease: Any = given.get("lease_ttl_ms", LEASE_TTL_MS)
@@ -108,7 +108,7 @@ def parse_subscription(body: bytes) -> SubscriptionRequest:
         pattern=pattern.strip("/") if pattern else None,
         streams=streams,
         webhook_url=url,
-        wake_stream=check_path(wake_stream) if wake_stream else None,
+        wake_stream=_check_stream(wake_stream) if wake_stream else None,
         lease_ttl_ms=lease,
         description=_optional_text(given, "description"),
     )
@@ -118,7 +118,7 @@ def parse_streams(body: bytes) -> tuple[str, ...]:
     streams = _texts(parse_object(body), "streams")
     if not streams:
         raise RemoteProtocolError("`streams` must be an array of paths, at least one.")
-    return tuple(check_path(stream) for stream in streams)
+    return tuple(_check_stream(stream) for stream in streams)
 
 
 def parse_claim(body: bytes) -> str:
@@ -163,6 +163,13 @@ def is_done(body: bytes) -> bool:
 def parse_bearer(header: bytes | None) -> str | None:
     kind, _, token = (header or b"").decode("latin-1").partition(" ")
     return token.strip() or None if kind.lower() == "bearer" else None
+
+
+def _check_stream(path: str) -> str:
+    path = check_path(path)
+    if is_control(path):
+        raise RemoteProtocolError(f"What is under {CONTROL} is no stream.")
+    return path
 
 
 def _optional_text(given: Mapping[str, Any], name: str) -> str | None:

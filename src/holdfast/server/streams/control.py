@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from holdfast.core.clock import Clock
-from holdfast.core.errors import HoldfastError, Invalid, NotFound, Unavailable
+from holdfast.core.errors import HoldfastError, Invalid, NotFound, TooLarge, Unavailable
 from holdfast.core.offsets import Offset, to_offset, to_position
 from holdfast.core.subscriptions import (
     AlreadyClaimed,
@@ -138,6 +138,7 @@ class Control:
                 token = wire.parse_bearer(headers.get(b"authorization"))
                 if token is None:
                     raise TokenInvalid("The token belongs into the header Authorization, as Bearer.")
+                await service.signer.token_generation(token, id)  # a stranger's body is not read
                 ack = wire.parse_ack(await body())
                 if route.action == "release":
                     await service.release(id, token, wake_id=ack.wake_id, generation=ack.generation)
@@ -216,6 +217,8 @@ def _to_response(error: HoldfastError) -> Response:
             return _error(401, error.code, error.message)
         case WebhookUrlRejected():
             return _error(400, error.code, error.message)
+        case TooLarge():
+            return _error(413, "INVALID_REQUEST", error.message)
         case Invalid():
             return _error(400, "INVALID_REQUEST", error.message)
         case Unavailable():
