@@ -84,7 +84,7 @@ async def test_directory_and_password_go_with_every_request() -> None:
     assert headers["authorization"] == "Basic b3BlbmNvZGU6c2VjcmV0"
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:4096", "ftp://host", "http://", ""])
+@pytest.mark.parametrize("url", ["127.0.0.1:4096", "ftp://host", "http://", "http://[::1", "http://host:port", ""])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(Invalid, match="address"):
         Client(url)

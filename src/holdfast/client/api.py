@@ -244,15 +244,22 @@ class Client:
 
 
 def _checked(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, half an IPv6 address
+        is_one = False
+    if not is_one:
         raise Invalid(f"Not the address of a server: {url!r}", hint=f"It looks like {DEFAULT_URL}.")
     return url
 
 
 def is_local(url: str) -> bool:
     """Whether the server is on this machine: it then sees the same files, and no proxy leads to it."""
-    host = urlsplit(url).hostname or ""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -91,7 +91,8 @@ class Lease(msgspec.Struct, frozen=True):
 
 
 class SessionQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Sessions last updated at or after `updated_since` and before `updated_before` (ms), newest update first. `search` is
+    """Sessions last updated at or after `updated_since` and before `updated_before` (ms), newest update first. A fraction in
+    `updated_before` is that of a page's `next`. `search` is
     what title or texts have (`core.search`). `roots` leaves out child sessions; `archived` those that are not, False
     those that are."""
 
@@ -100,18 +101,18 @@ class SessionQuery(msgspec.Struct, frozen=True, kw_only=True):
     parent_id: str | None = None
     roots: bool = False
     updated_since: int | None = None
-    updated_before: int | None = None
+    updated_before: float | None = None
     archived: bool | None = None
     search: str | None = None
     limit: int | None = None
 
 
 class SessionPage(msgspec.Struct, frozen=True):
-    """Wire JSON of sessions. `next`: there are more, with this as `updated_before`; so a page does not end between sessions
-    that were updated in the same millisecond, and may have more than its limit because of that."""
+    """Wire JSON of sessions. `next`: there are more, with this as `updated_before`; a whole number, unless the page ends between
+    sessions that were updated in the same millisecond."""
 
     sessions: tuple[bytes, ...]
-    next: int | None = None
+    next: int | float | None = None
 
 
 class RawMessage(msgspec.Struct, frozen=True):

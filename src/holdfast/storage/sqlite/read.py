@@ -5,6 +5,7 @@ Owns the SQL that reads state and log. Changes nothing.
 """
 
 import heapq
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
@@ -32,6 +33,7 @@ from holdfast.core.store import (
     Snapshot,
     first_of,
 )
+from holdfast.storage.session_pages import FRACTIONS, Listed, page_of
 from holdfast.storage.sqlite import search
 from holdfast.storage.sqlite.database import Database
 from holdfast.storage.sqlite.rows import (
@@ -174,27 +176,21 @@ class Queries:
         return to_session(self._session(session_id, "data")[0])
 
     def sessions(self, query: SessionQuery) -> list[bytes]:
-        return [data for data, _ in self._sessions(query, query.limit)]
+        return [session.data for session in self._sessions(query, query.limit)]
 
     def session_page(self, query: SessionQuery) -> SessionPage:
         if query.limit is None:
             return SessionPage(tuple(self.sessions(query)))
-        rows = self._sessions(query, query.limit + 1)
-        if len(rows) <= query.limit:
-            return SessionPage(tuple(data for data, _ in rows))
-        (_, following) = rows.pop()
-        if not rows:
-            return SessionPage(())
-        last = rows[-1][1]
-        if following < last:
-            return SessionPage(tuple(data for data, _ in rows), last)
-        same = replace(query, updated_since=max(last, query.updated_since or 0), updated_before=last + 1)
-        page = [data for data, updated in rows if updated > last] + self.sessions(replace(same, limit=None))
-        older = self._sessions(replace(query, updated_before=last), 1)
-        return SessionPage(tuple(page), last if older else None)
+        before = math.inf if query.updated_before is None else query.updated_before
 
-    def _sessions(self, query: SessionQuery, limit: int | None) -> list[tuple[bytes, int]]:
-        """Wire JSON and `updated`."""
+        def updated_at(ms: int) -> list[Listed]:
+            since = max(ms, query.updated_since or 0)
+            return self._sessions(replace(query, updated_since=since, updated_before=min(before, ms + 1)), None)
+
+        page, following = page_of(self._sessions(query, query.limit + 1), query.limit, updated_at)
+        return SessionPage(tuple(session.data for session in page), following)
+
+    def _sessions(self, query: SessionQuery, limit: int | None) -> list[Listed]:
         conditions: list[tuple[str, Any]] = []
         if query.directory is not None:
             conditions.append(("directory = ?", query.directory))
@@ -204,8 +200,11 @@ class Queries:
             conditions.append(("parent_id = ?", query.parent_id))
         if query.updated_since is not None:
             conditions.append(("updated >= ?", query.updated_since))
-        if query.updated_before is not None:
-            conditions.append(("updated < ?", query.updated_before))
+        before = query.updated_before
+        if before is not None:
+            conditions.append(("updated < ?", math.ceil(before)))
+            if before != int(before):
+                conditions.append((f"updated + stream % {FRACTIONS} / {FRACTIONS}.0 < ?", before))
         where = [condition for condition, _ in conditions]
         bindings = [value for _, value in conditions]
         if query.roots:
@@ -217,12 +216,13 @@ class Queries:
             found, looked_for = search.condition(terms)
             where.append(found)
             bindings += looked_for
-        return self._all(
-            f"SELECT data, updated FROM session WHERE {' AND '.join(where) or 'true'}"
+        rows = self._all(
+            f"SELECT data, updated, stream FROM session WHERE {' AND '.join(where) or 'true'}"
             " ORDER BY updated DESC, stream DESC LIMIT ?",
             *bindings,
             -1 if limit is None else limit,
         )
+        return [Listed(*row) for row in rows]
 
     def statuses(self, directory: str | None) -> dict[str, SessionStatus]:
         rows = self._all(

@@ -210,8 +210,8 @@ class Reads(StoreSuite):
         """Whatever was updated in the same millisecond."""
         for name, updated in zip("abcdefg", (1, 2, 2, 2, 3, 3, 4), strict=True):
             await create(store, f"ses_{name}", updated=NOW_MS + updated)
-        for limit, pages in ((1, ["g", "fe", "dcb", "a"]), (2, ["gfe", "dcb", "a"]), (3, ["gfe", "dcb", "a"])):
-            before: int | None = None
+        for limit, pages in ((1, list("gfedcba")), (2, ["gf", "ed", "cb", "a"]), (3, ["gfe", "dcb", "a"])):
+            before: int | float | None = None
             for expected in pages:
                 page = await store.session_page(SessionQuery(limit=limit, updated_before=before))
                 assert names(page.sessions) == expected
@@ -221,7 +221,38 @@ class Reads(StoreSuite):
         empty = await store.session_page(SessionQuery(limit=0))
         assert (empty.sessions, empty.next) == ((), None)
         one = await store.session_page(SessionQuery(limit=1, updated_since=NOW_MS + 3, updated_before=NOW_MS + 4))
-        assert (names(one.sessions), one.next) == ("fe", None)
+        assert (names(one.sessions), one.next is None) == ("f", False)
+
+    async def test_the_cursor_of_a_page_is_a_whole_number_where_a_millisecond_ends(self, store: SessionStore) -> None:
+        """So it is for clients that know OpenCode's."""
+        for name, updated in zip("abcd", (1, 2, 2, 3), strict=True):
+            await create(store, f"ses_{name}", updated=NOW_MS + updated)
+        first = await store.session_page(SessionQuery(limit=1))
+        second = await store.session_page(SessionQuery(limit=1, updated_before=first.next))
+        third = await store.session_page(SessionQuery(limit=1, updated_before=second.next))
+
+        assert isinstance(first.next, int)
+        assert first.next == NOW_MS + 3
+        assert second.next is not None
+        assert NOW_MS + 2 < second.next < NOW_MS + 3
+        assert third.next == NOW_MS + 2
+        later = await store.session_page(SessionQuery(limit=9, updated_before=NOW_MS + 2))
+        assert names(later.sessions) == "a"
+
+    async def test_many_sessions_of_one_millisecond_come_page_by_page(self, store: SessionStore) -> None:
+        for number in range(40):
+            await create(store, f"ses_{number:02}", updated=NOW_MS)
+        seen: list[bytes] = []
+        before: int | float | None = None
+        while True:
+            page = await store.session_page(SessionQuery(limit=7, updated_before=before))
+            assert len(page.sessions) <= 7
+            seen += page.sessions
+            before = page.next
+            if before is None:
+                break
+
+        assert len(seen) == len(set(seen)) == 40
 
     # --- search
 
