@@ -43,7 +43,9 @@ def test_the_time_field_wraps_without_an_error():
     assert generator([wrap - 1]).new("msg") > generator([wrap]).new("msg")
 
 
-@pytest.mark.parametrize("value", ["", "msg", "ses_1", "msg_", "msg_é", "msg_\n", "msg_" + "x" * 200, "../msg_1"])
+@pytest.mark.parametrize(
+    "value", ["", "msg", "ses_1", "msg_", "msg_é", "msg_\n", "msg_" + "x" * 200, "../msg_1", "msg_/../x", "msg_\\x"]
+)
 def test_a_bad_id_from_a_client_is_the_clients_fault(value: str):
     with pytest.raises(Invalid) as raised:
         check_id("msg", value, "messageID")

@@ -7,12 +7,14 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from holdfast.core import codec
 from holdfast.core import events as e
 from holdfast.core.errors import Conflict, Invalid, NotFound
 from holdfast.core.ids import IdGenerator
 from holdfast.core.offsets import BEGINNING
+from holdfast.core.session import Session, SessionTime
 from holdfast.core.store import SessionScope
 from holdfast.service.transfer import export_session, import_session, read_lines
 from holdfast.storage.memory import MemoryStore
@@ -158,3 +160,28 @@ def lines(*events: e.Event, session_id: str = s.SESSION, version: int = 1) -> li
 def test_what_is_wrong_with_a_file_is_said(file: list[bytes], reason: str) -> None:
     with pytest.raises(Invalid, match=reason):
         read_lines(file)
+
+
+@pytest.mark.parametrize(
+    "session",
+    [
+        s.session(directory="relative"),
+        s.session(time=SessionTime(created=s.NOW, updated=10**20)),
+        s.session(time=SessionTime(created=-1, updated=s.NOW)),
+    ],
+)
+def test_a_session_that_no_server_could_have_made_is_refused(session: Session) -> None:
+    """A time of 67 bits was a 500."""
+    with pytest.raises(Invalid, match="Line 2"):
+        read_lines(lines(e.SessionCreated(session_id=s.SESSION, info=session)))
+
+
+def test_ids_that_lead_out_of_a_directory_are_refused() -> None:
+    """Output of tools is kept in files that are named by them."""
+    away = replace(s.user(), id="msg_/../../x")
+    part = replace(s.prompt_text("prt_u", "Hello"), id="prt_/../../x")
+    for event in (s.message(away), s.part(part)):
+        with pytest.raises(Invalid, match="Line 3"):
+            read_lines(lines(s.created(), event))
+    with pytest.raises(Invalid, match="Line 1"):
+        read_lines(lines(s.created(), session_id="ses_/../x"))

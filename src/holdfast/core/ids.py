@@ -35,12 +35,15 @@ class IdGenerator:
 
 
 def check_id(prefix: Prefix, value: str, field: str) -> str:
-    """Clients may bring their own message and part ids: anything short and printable with the right prefix."""
+    """Clients may bring their own ids: anything short and printable with the right prefix, without slashes, because files and
+    addresses are named by ids."""
     if (
         not value.startswith(prefix + "_")
         or not 5 <= len(value) <= 128
         or not value.isascii()
         or not value.isprintable()
+        or "/" in value
+        or "\\" in value
     ):
         raise Invalid(f'Expected a string starting with "{prefix}_", got {value[:64]!r}', field=field)
     return value

@@ -27,7 +27,8 @@ from holdfast.core.ids import check_id
 from holdfast.core.offsets import BEGINNING, Offset
 from holdfast.core.session import Session
 from holdfast.core.store import Recorded, Scope, SessionScope, SessionStore
-from holdfast.service.projects import ProjectService
+from holdfast.service.projects import ProjectService, named_directory
+from holdfast.service.sessions import TIME_MAX
 from holdfast.service.turns import TurnService
 
 FORMAT: Final = "holdfast-session"
@@ -163,15 +164,21 @@ def _checked_head(head: _Head) -> _Head:
 
 
 def _checked(session_id: str, event: Event, *, first: bool) -> Event:
-    """What a store takes on trust from its own server: that the pieces of a session name it, and nothing follows its end."""
+    """What a store takes on trust from its own server: that the pieces of a session name it, that what files, rows and addresses
+    are made of will do for that, and that nothing follows its end."""
     named = {event.session_id}
     match event:
         case SessionCreated(info=info) | SessionUpdated(info=info):
             named.add(info.id)
+            named_directory(info.directory)
+            if not (0 <= info.time.created <= TIME_MAX and 0 <= info.time.updated <= TIME_MAX):
+                raise Invalid("A time that no session can have.")
         case MessageUpdated(info=info):
             named.add(info.session_id)
+            check_id("msg", info.id, "messageID")
         case PartUpdated(part=part):
             named.add(part.session_id)
+            check_id("prt", part.id, "partID")
         case SessionDeleted():
             raise Invalid("The session was deleted.")
         case _:

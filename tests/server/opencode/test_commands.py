@@ -111,6 +111,21 @@ async def test_a_command_sent_again_does_not_run_again_and_has_the_same_answer(s
     assert len(await executed(server)) == 1
 
 
+async def test_the_id_of_a_command_leads_no_file_astray(server: Server, tmp_path: Path):
+    """What its command lines write is kept in a file of that name when it is long."""
+    write(server, "long", "!`seq 1 100000`")
+    session = await server.session()
+    body = {
+        "command": "long",
+        "arguments": "",
+        "messageID": "msg_x/../../../../../../../../../.." + str(tmp_path / "away"),
+    }
+    before = {path for path in tmp_path.rglob("*") if "away" in path.name}
+
+    assert (await server.api.post(f"/session/{session}/command", json=body)).status_code == 400
+    assert {path for path in tmp_path.rglob("*") if "away" in path.name} == before == set()
+
+
 async def test_a_command_sent_again_after_a_restart_has_the_same_answer(tmp_path: Path):
     (tmp_path / "work").mkdir()
     async with Server(tmp_path / "work", tmp_path / "data") as server:
