@@ -134,7 +134,7 @@ async def test_those_who_are_woken_in_turns_miss_nothing_that_is_appended_meanwh
         await store.byte_streams.append(Append(path="s", content_type="text/plain", data=b"%d" % number))
         if number == 2:
             tasks.pop().cancel()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert [b"".join(seen) for seen in await asyncio.gather(*tasks)] == [b"01234567"] * 14
 
 
