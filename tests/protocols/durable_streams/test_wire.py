@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from holdfast.protocols.durable_streams.cursors import EPOCH_MS, INTERVAL_MS, next_cursor
 from holdfast.protocols.durable_streams.errors import RemoteProtocolError
 from holdfast.protocols.durable_streams.frames import control_event, data_event, data_event_in_pieces
-from holdfast.protocols.durable_streams.globs import compile_glob, matches
+from holdfast.protocols.durable_streams.globs import DEEP_MAX, compile_glob, matches
 from holdfast.protocols.durable_streams.paths import parse_path, to_target
 from holdfast.protocols.sse import Decoder
 
@@ -100,6 +100,28 @@ def test_a_star_is_a_segment_and_two_are_any_number_of_them(pattern: str, yes: l
     glob = compile_glob(pattern)
 
     assert [path for path in yes + no if matches(glob, path)] == yes
+
+
+_SEGMENTS = st.lists(st.sampled_from(["a", "b", "*", "**", "%2A"]), min_size=1, max_size=6)
+
+
+@given(_SEGMENTS, st.lists(st.sampled_from(["a", "b", "*"]), min_size=1, max_size=7))
+def test_a_pattern_means_what_the_plainest_reading_of_it_means(pattern: list[str], path: list[str]) -> None:
+    def means(pattern: list[str], path: list[str]) -> bool:
+        if not pattern:
+            return not path
+        first, rest = pattern[0], pattern[1:]
+        if first == "**":
+            return any(means(rest, path[at:]) for at in range(len(path) + 1))
+        return bool(path) and first in ("*", path[0].replace("*", "%2A")) and means(rest, path[1:])
+
+    if pattern.count("**") <= DEEP_MAX:
+        assert matches(compile_glob("/".join(pattern)), "/".join(path)) == means(pattern, path)
+
+
+def test_a_long_path_takes_no_pattern_long() -> None:
+    """It took hours."""
+    assert not matches(compile_glob("**/a/**/a/**/a/**/b"), "/".join(["a"] * 1024))
 
 
 def test_a_pattern_that_would_be_slow_is_refused() -> None:
