@@ -7,6 +7,7 @@ one commit, and a burst of thousands costs a few.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from holdfast.agent.runner.session_log import to_its_end
 from holdfast.core.events import Event
 
 WAITING_MAX = 4096
@@ -30,9 +31,9 @@ class Recorder:
             await asyncio.shield(self._flushing)
 
     async def drain(self) -> None:
-        """Return once everything added is durable. Raises what the append raised."""
+        """Return once everything added is durable; not before, even if we are cancelled. Raises what the append raised."""
         if self._flushing is not None:
-            await asyncio.shield(self._flushing)
+            await to_its_end(self._flushing)
 
     async def _flush(self) -> None:
         while self._waiting:

@@ -1,7 +1,7 @@
 """One session's log, as its runner reads and writes it."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from holdfast.agent.turn import Stamp
 from holdfast.core.clock import Clock
@@ -14,8 +14,27 @@ from holdfast.core.store import Decide, Lease, Recorded, SessionStore
 _REPLIES = frozenset({"permission.replied", "question.replied", "question.rejected"})
 
 
+async def to_its_end(work: Awaitable[None]) -> None:
+    """Wait for it, also if we are cancelled meanwhile; then that is raised, whatever came of the work."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()
+        raise cancelled
+    task.result()
+
+
 class SessionLog:
-    """`lease` is presented with every append, once there is one."""
+    """`lease` is presented with every append, once there is one.
+
+    An append that is called off in mid-way is made all the same. So nobody is told that it is off before it is made: or what is
+    decided next would be decided on a state from before it."""
 
     def __init__(self, session_id: str, *, store: SessionStore, clock: Clock, new_id: Callable[[Prefix], str]) -> None:
         self.session_id = session_id
@@ -26,6 +45,9 @@ class SessionLog:
         self._replied = asyncio.Event()
 
     async def append(self, events: Sequence[Event] | Decide, *, key: str | None = None) -> None:
+        await to_its_end(self._append(events, key))
+
+    async def _append(self, events: Sequence[Event] | Decide, key: str | None) -> None:
         await self.store.append(self.session_id, events, key=key, lease=self.lease)
 
     async def state(self) -> TurnState:
