@@ -12,6 +12,7 @@ from holdfast.agent import turn
 from holdfast.agent.providers.base import Provider, ProviderError, ToolCallChunk
 from holdfast.agent.providers.conversation import CONTINUE
 from holdfast.agent.runner import Engine, Environment
+from holdfast.agent.runner.worker import BACKOFF_FIRST_MS
 from holdfast.agent.tools import Tool, ToolBox, ToolContext, ToolResult
 from holdfast.agent.tools.invalid import Invalid
 from holdfast.core import codec
@@ -223,13 +224,13 @@ async def test_a_stream_that_breaks_keeps_its_text_and_goes_on_in_the_same_part(
 
 
 async def test_a_provider_that_never_recovers_fails_the_turn_with_its_error_and_keeps_the_text():
-    failing = [ProviderError("overloaded", status_code=529, retryable=True, retry_after_ms=10)] * 6
+    failing = [ProviderError("overloaded", status_code=529, retryable=True, retry_after_ms=100)] * 6
     provider = ScriptedProvider([*text("Half a "), failing[0]], *([error] for error in failing[1:]))
     async with serving(provider) as server:
         await server.prompt()
         for _ in range(turn.TRIES_MAX):
-            await server.clock.until_sleeping(server.clock.now_ms() + 10)
-            server.clock.advance(10)
+            await server.clock.until_sleeping(server.clock.now_ms() + 100)
+            server.clock.advance(100)
         await server.engine.idle()
         (answer,) = await server.answers()
         assert isinstance(answer.info, AssistantMessage)
@@ -298,6 +299,18 @@ async def test_an_abort_ends_a_pause_before_the_next_try():
         await server.abort()
         await server.engine.idle()
         assert (await server.store.turn_state(s.SESSION)).status == IDLE
+
+
+async def test_a_provider_that_says_at_once_again_and_again_is_given_time():
+    busy = [ProviderError("busy", retryable=True, retry_after_ms=0)]
+    async with serving(ScriptedProvider(busy, busy, text("Done."))) as server:
+        await server.prompt()
+        second = server.clock.now_ms() + 2 * BACKOFF_FIRST_MS
+        await server.clock.until_sleeping(second)
+        server.clock.advance(2 * BACKOFF_FIRST_MS)
+        await server.engine.idle()
+        (answer,) = await server.answers()
+        assert said(answer) == "Done."
 
 
 async def test_a_graceful_stop_suspends_the_turn_and_the_next_server_goes_on_where_it_stopped():

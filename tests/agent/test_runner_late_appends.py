@@ -10,7 +10,7 @@ from typing import Any
 
 from holdfast.core.events import TurnEnded
 from holdfast.core.ids import IdGenerator
-from holdfast.core.messages import AssistantMessage, is_open
+from holdfast.core.messages import AssistantMessage, ToolPart, is_open
 from holdfast.core.store import Appended, Lease
 from holdfast.storage.memory import MemoryStore
 from holdfast.testing.manual_clock import ManualClock
@@ -86,6 +86,6 @@ async def test_a_call_that_was_on_its_way_when_the_stream_broke_and_the_user_abo
     async with aborted_in_mid_append([*text("Half a "), stall, *call("count", {}), cut()], stall) as server:
         (answer,) = await server.answers()
 
-        assert [part.tool for part in answer.parts if hasattr(part, "tool")] == ["count"]
+        assert [part.tool for part in answer.parts if isinstance(part, ToolPart)] == ["count"]
         assert [part for part in answer.parts if is_open(part)] == []
         assert [event.outcome for event in await server.log() if isinstance(event, TurnEnded)] == ["aborted"]

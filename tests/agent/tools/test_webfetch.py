@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import gzip
+import ipaddress
 import subprocess
 import sys
 import tracemalloc
@@ -14,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.agent.tools import ToolFailure, ToolResult, page_worker
+from holdfast.agent.tools import ToolFailure, ToolResult, page_worker, webfetch
 from holdfast.agent.tools.page_worker import Page
-from holdfast.agent.tools.webfetch import BYTES_MAX, WebFetch
+from holdfast.agent.tools.webfetch import BYTES_MAX, WebFetch, is_not_read
 from holdfast.testing.loop_time import let_pass
 from tests.agent.tools.hosts import Session
 
@@ -85,6 +86,33 @@ async def test_what_is_no_page_comes_as_it_is(session: Session, web: Web) -> Non
     assert (await fetch(session, web.page("/t", b"<b>", "text/plain"))).output == "<b>"
     with pytest.raises(ToolFailure, match="of type application/zip, which cannot be shown"):
         await fetch(session, web.page("/z", b"PK", "application/zip"))
+
+
+@pytest.mark.parametrize(
+    ("address", "not_read"),
+    [
+        ("169.254.169.254", True),
+        ("::ffff:169.254.169.254", True),
+        ("fe80::1%eth0", True),
+        ("fd00:ec2::254", True),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("fd00::1", False),
+        ("", False),
+    ],
+)
+def test_the_addresses_at_which_clouds_keep_credentials(address: str, not_read: bool) -> None:
+    assert is_not_read(address) == not_read
+
+
+async def test_where_a_name_leads_counts_and_a_page_from_there_is_not_told(
+    session: Session, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = web.page("/latest", b"credentials", "text/plain")
+    monkeypatch.setattr(webfetch, "_NOT_READ", (ipaddress.ip_network("127.0.0.0/8"),))
+    for url in (secret, web.url("/latest", host="localhost"), web.url("/latest", host="2130706433")):
+        with pytest.raises(ToolFailure, match="nothing is read"):
+            await fetch(session, url)
 
 
 async def test_the_charset_is_the_one_declared(session: Session, web: Web) -> None:

@@ -55,6 +55,7 @@ from holdfast.core.store import Recorded, SessionScope
 LEASE_MS = 30_000
 BACKOFF_FIRST_MS = 2_000
 BACKOFF_MAX_MS = 30_000
+AT_ONCE_MS = 100
 
 SERVER_STOPPED = (
     "The server was stopped while this tool was running; it was ended. Check its effects before doing it again."
@@ -319,7 +320,9 @@ class Worker:
             await self._stop_turn("failed", error.as_message_error())
             return
         backoff = min(BACKOFF_FIRST_MS * 2 ** (attempt - 1), BACKOFF_MAX_MS) * (1 + self._jitter() / 4)
-        pause = error.retry_after_ms if error.retry_after_ms is not None else int(backoff)
+        asked = error.retry_after_ms
+        # Who says "at once" again and again would have used up all tries in no time.
+        pause = int(backoff) if asked is None or (attempt > 1 and asked < AT_ONCE_MS) else asked
         stamp = self._log.stamp()
         left = turn.leftovers(step.parts, model_done=False, repeatable=frozenset())
         await self._log.append(

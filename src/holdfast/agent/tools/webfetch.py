@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ipaddress
 import re
 import sys
 import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
@@ -42,6 +43,7 @@ _CHARSET: Final = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([\w-]{1,40})", re
 _NOT_IN_URLS: Final = re.compile(r"[\s\\\x00-\x1f\x7f]")
 _PACKINGS: Final = ("gzip", "x-gzip", "deflate")
 _ANY_ZLIB_FORMAT: Final = 32 + zlib.MAX_WBITS
+_NOT_READ: Final = tuple(map(ipaddress.ip_network, ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128")))
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -158,6 +160,7 @@ async def _fetched(url: httpx.URL, format: str) -> _Page:
         async with httpx.AsyncClient(headers=headers, follow_redirects=False, timeout=None) as client:
             for _ in range(REDIRECTS_MAX + 1):
                 async with client.stream("GET", url) as response:
+                    _check_address(url, response)
                     if response.has_redirect_location:
                         url = _redirected(url, response)
                         continue
@@ -165,6 +168,23 @@ async def _fetched(url: httpx.URL, format: str) -> _Page:
     except httpx.HTTPError as error:
         raise ToolFailure(f"{url} could not be fetched: {error or type(error).__name__}.") from error
     raise ToolFailure(f"The page is redirected more than {REDIRECTS_MAX} times; the last one leads to {url}.")
+
+
+def _check_address(url: httpx.URL, response: httpx.Response) -> None:
+    """Where the connection went, after all names were looked up."""
+    stream = response.extensions.get("network_stream")
+    peer = stream.get_extra_info("server_addr") if stream is not None else None
+    if isinstance(peer, tuple) and peer and is_not_read(str(cast(tuple[object, ...], peer)[0])):
+        raise ToolFailure(f"{url} is at an address from which nothing is read: clouds keep credentials there.")
+
+
+def is_not_read(address: str) -> bool:
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    return any(ip in network for network in _NOT_READ)
 
 
 def _redirected(url: httpx.URL, response: httpx.Response) -> httpx.URL:
