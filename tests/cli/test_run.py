@@ -129,6 +129,12 @@ async def test_a_prompt_can_come_from_standard_input(place: Place) -> None:
     assert (0, tokens(2) + "\n") == (code, out)
 
 
+async def test_a_prompt_that_is_no_text_is_refused(place: Place) -> None:
+    code, out, err = await holdfast("run", "-", "--server", place.server.url, cwd=place.work, stdin=b"caf\xe9")
+
+    assert (code, out, "not UTF-8" in err, "Traceback" in err) == (1, "", True, False)
+
+
 async def test_what_is_wrong_is_said_and_the_exit_code_tells(place: Place) -> None:
     for option, value, reason in [
         ("--session", "ses_none", "not found"),

@@ -114,6 +114,14 @@ async def test_what_is_not_there_is_said(place: Place, tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
+async def test_where_nothing_can_be_written_is_said(place: Place, tmp_path: Path) -> None:
+    session = await place.new_session()
+    (tmp_path / "file").touch()
+    for output in ("/", tmp_path / "nowhere" / "x", tmp_path / "file" / "x"):
+        code, out, err = await invoke("export", session, "--server", place.server.url, "-o", output)
+        assert (code, out, "Cannot write" in err) == (1, "", True)
+
+
 async def test_sessions_are_listed(place: Place, tmp_path: Path) -> None:
     session = await place.new_session()
 

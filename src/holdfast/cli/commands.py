@@ -155,11 +155,13 @@ def run(
     from holdfast.cli.asking import lines_of
     from holdfast.cli.terminal import Terminal
 
-    text = sys.stdin.read() if prompt == "-" else prompt
+    given = sys.stdin.buffer.read() if prompt == "-" else os.fsencode(prompt)
     asks = prompt != "-" and not as_json and sys.stdin.isatty() and sys.stderr.isatty()
 
     async def main() -> int:
-        asked = command.Prompt(text=text, session_id=session, model=command.parse_model(model), agent=agent)
+        asked = command.Prompt(
+            text=command.text_of(given), session_id=session, model=command.parse_model(model), agent=agent
+        )
         async with _client(server, password, directory or _here(server)) as client:
             return await command.run(
                 client,

@@ -32,6 +32,13 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     agent: str | None
 
 
+def text_of(prompt: bytes) -> str:
+    try:
+        return prompt.decode()
+    except UnicodeDecodeError as error:
+        raise Invalid(f"The prompt is not UTF-8 text: byte {error.start + 1} of it is none.") from None
+
+
 def parse_model(text: str | None) -> MessageModel | None:
     """`provider/model`; the model's name may hold slashes of its own."""
     if text is None:

@@ -1,9 +1,10 @@
 """`holdfast export` and `holdfast import`: sessions as files. Through a server, or in a data directory: reading goes beside
 a server that has it, writing does not."""
 
+import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from holdfast.bootstrap import open_reader, open_store
@@ -25,24 +26,28 @@ async def export_to(output: Path | None, session_id: str, source: Client | Path)
         await reader.close()
 
 
-async def _write(output: Path | None, pieces: AsyncIterator[bytes]) -> None:
-    if output is None:
-        async for piece in pieces:
-            sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()
-        return
-    unfinished = output.with_name(f"{output.name}.part")
-    try:
-        with unfinished.open("wb") as file:
+async def _write(output: Path | None, pieces: AsyncGenerator[bytes]) -> None:
+    async with contextlib.aclosing(pieces):  # whoever reads our output may go (`… | head`)
+        if output is None:
             async for piece in pieces:
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(output)
-    except OSError as error:
-        raise Invalid(f"Cannot write {output}: {error.strerror}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+                sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+            return
+        if not output.name:
+            raise Invalid(f"Cannot write {output}: it is a directory")
+        unfinished = output.with_name(f"{output.name}.part")
+        try:
+            with unfinished.open("wb") as file:
+                async for piece in pieces:
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(output)
+        except OSError as error:
+            raise Invalid(f"Cannot write {output}: {error.strerror}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
 
 
 async def import_from(file: Path | None, target: Client | Path) -> None:

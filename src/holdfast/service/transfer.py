@@ -14,7 +14,7 @@ Rules
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -93,7 +93,7 @@ class TransferService:
         return imported
 
 
-async def export_session(log: Log, session_id: str) -> AsyncIterator[bytes]:
+async def export_session(log: Log, session_id: str) -> AsyncGenerator[bytes]:
     """The lines of the file, in pieces. What is recorded while this runs may or may not be in it. Raises NotFound before
     the first piece."""
     session = await log.session(check_id("ses", session_id, "sessionID"))
