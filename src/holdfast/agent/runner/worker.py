@@ -55,7 +55,7 @@ from holdfast.core.store import Recorded, SessionScope
 LEASE_MS = 30_000
 BACKOFF_FIRST_MS = 2_000
 BACKOFF_MAX_MS = 30_000
-AT_ONCE_MS = 100
+AT_ONCE_MS = 50
 
 SERVER_STOPPED = (
     "The server was stopped while this tool was running; it was ended. Check its effects before doing it again."
