@@ -184,11 +184,13 @@ class ProjectService:
                 self._directories = {(directory.project_id, directory.directory) for directory in known}
 
     def entered(self, project_id: str, directory: str) -> None:
-        """A session was made there."""
+        """A session was made there. The first directory of a project was in its list before."""
         assert self._directories is not None
         if (project_id, directory) not in self._directories:
+            is_further = any(known == project_id for known, _ in self._directories)
             self._directories.add((project_id, directory))
-            self.changed(project_id, directory)
+            if is_further:
+                self.changed(project_id, directory)
 
     def changed(self, project_id: str, directory: str) -> None:
         """The directories of the project are others now."""

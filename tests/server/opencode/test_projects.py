@@ -80,7 +80,7 @@ async def test_a_damaged_file_is_named_when_the_server_starts(tmp_path: Path):
             pass
 
 
-async def test_the_first_session_in_a_directory_is_told_as_a_change_of_the_projects_directories(tmp_path: Path):
+async def test_the_first_session_in_a_further_directory_is_told_as_a_change_of_the_projects_directories(tmp_path: Path):
     async with Server(tmp_path, data=tmp_path / "data") as server:
         known = await server.session()
         exported = (await server.api.get(f"/session/{known}/export")).content
@@ -97,10 +97,11 @@ async def test_the_first_session_in_a_directory_is_told_as_a_change_of_the_proje
             frames = [frame.json for frame in await events.until("tui.command.execute")]
 
     told = [frame for frame in frames if frame["payload"]["type"] == "project.directories.updated"]
-    assert [frame["directory"] for frame in told] == [str(tmp_path), str(other)]
+    assert [frame["directory"] for frame in told] == [str(other)]
     assert told[0]["payload"]["properties"] == {"projectID": "global"}
     async with Server(other) as server:
         await server.listen()
+        await server.session()
         async with server.events("/global/event") as events:
             await events.next()
             (await server.api.post("/session/import", content=exported)).raise_for_status()
@@ -111,10 +112,12 @@ async def test_the_first_session_in_a_directory_is_told_as_a_change_of_the_proje
 async def test_what_was_known_before_a_restart_is_no_change(tmp_path: Path):
     async with Server(tmp_path, data=tmp_path / "data") as server:
         await server.session()
+        await server.api.post("/session", params={"directory": str(tmp_path.parent)})
     async with Server(tmp_path, data=tmp_path / "data") as server:
         told: list[str] = []
         server.application.services.projects.announce = lambda directory, kind, properties: told.append(kind)
         await server.session()
+        await server.api.post("/session", params={"directory": str(tmp_path.parent)})
 
     assert told == []
 
