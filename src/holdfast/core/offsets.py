@@ -19,6 +19,16 @@ BEGINNING = Offset("0000000000000000_0000000000000000")
 
 INNER_SPAN: Final = 10**16
 
+POSITION_MAX: Final = INNER_SPAN - 10**12
+"""A clock beyond this is not believed: it would use up the 16 digits of an offset."""
+
+
+def position_of(now_ms: int) -> int:
+    """The position that a record of this time has, if that is greater than the last one: the time in microseconds. 0 for a time
+    that is not believed."""
+    position = now_ms * 1000
+    return position if position < POSITION_MAX else 0
+
 
 def to_offset(place: int) -> Offset:
     """Of a position, or of a place inside a record (`to_place`)."""

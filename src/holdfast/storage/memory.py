@@ -12,7 +12,7 @@ from holdfast.core.events import Event, PartDelta, PartUpdated, SessionCreated, 
 from holdfast.core.fold import Fold
 from holdfast.core.ids import IdGenerator
 from holdfast.core.messages import Part, WithParts, is_open
-from holdfast.core.offsets import BEGINNING, Offset, to_offset, to_position
+from holdfast.core.offsets import BEGINNING, Offset, position_of, to_offset, to_position
 from holdfast.core.permissions import PermissionRule
 from holdfast.core.reducer import Approve, Change, Clear, Delete, EndRequests, Get, Put
 from holdfast.core.search import Terms, folded, has_terms, terms_of, text_of, words
@@ -135,7 +135,7 @@ class MemoryStore:
             stream = _Stream(first.info, len(self._streams))
 
         self._streams[session_id] = stream
-        self._position = max(self._position, self._clock_ms() * 1000)
+        self._position = max(self._position, position_of(self._clock_ms()))
         recorded: list[Recorded] = []
         for step, data in zip(steps, encoded, strict=True):
             self._position += 1

@@ -7,6 +7,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from holdfast.core import stream_rules
+from holdfast.core.offsets import position_of
 from holdfast.core.stream_rules import AddRecord, Change, DropStream, PutProducer, PutStream
 from holdfast.core.streams import ProducerState, Stream
 from holdfast.storage.byte_streams import Access, Decide, Piece, Streams, let_go, segments
@@ -46,7 +47,7 @@ class MemoryByteStreams:
         return self._access.newest_ms(stream)
 
     def new_position(self) -> int:
-        self._position = max(self._position + 1, self._clock_ms() * 1000)
+        self._position = max(self._position + 1, position_of(self._clock_ms()))
         return self._position
 
     # --- backend

@@ -15,16 +15,13 @@ from holdfast.core.codec import encode, tag_of
 from holdfast.core.errors import LeaseLost, NotFound, VersionConflict
 from holdfast.core.events import Event, PartDelta, SessionCreated
 from holdfast.core.ids import IdGenerator
-from holdfast.core.offsets import to_offset
+from holdfast.core.offsets import position_of, to_offset
 from holdfast.core.reducer import Get
 from holdfast.core.state import Entity, Key
 from holdfast.core.store import Appended, Decide, Lease, Recorded
 from holdfast.storage.draft import draft
 from holdfast.storage.sqlite.database import Database
 from holdfast.storage.sqlite.streams import Stream, Streams
-
-POSITION_MAX = 10**16 - 10**12
-"""A clock beyond this is not believed: it would use up the 16 digits of an offset."""
 
 
 class Appender:
@@ -51,8 +48,7 @@ class Appender:
         now_ms = self._clock_ms()
         self._streams.now_ms = now_ms
         self._streams.trim()
-        if self._position < now_ms * 1000 < POSITION_MAX:
-            self._position = now_ms * 1000
+        self._position = max(self._position, position_of(now_ms))
 
     def changes(self) -> int:
         return self._database.changes + len(self._rows)

@@ -8,7 +8,8 @@ Rules
     so what is cached here can be trusted.
  2. Rows that jobs leave to be written are written once, at the end of the batch: sixteen appends to a stream are sixteen
     records and one row.
- 3. A position is max(last + 1, now in microseconds): never used again, and the time of the append.
+ 3. A position is max(last + 1, now in microseconds): never used again, and the time of the append. What is removed is not
+    forgotten in that: `byte_position` has the newest position that records and streams no longer show.
  4. Records of a stream that is gone are removed later, in small pieces.
 """
 
@@ -20,6 +21,7 @@ import msgspec
 from msgspec.structs import replace
 
 from holdfast.core import stream_rules
+from holdfast.core.offsets import position_of
 from holdfast.core.store import Recorded
 from holdfast.core.stream_rules import AddRecord, Change, DropStream, PutProducer, PutStream
 from holdfast.core.streams import ProducerState, Stream, StreamNotFound
@@ -44,9 +46,11 @@ class ByteStreamRows:
         self._access = access
         self._now_ms = 0
         newest = database.one(
-            "SELECT max((SELECT ifnull(max(position), 0) FROM byte_record), (SELECT ifnull(max(id), 0) FROM byte_stream))"
+            "SELECT max((SELECT ifnull(max(position), 0) FROM byte_record), (SELECT ifnull(max(id), 0) FROM byte_stream),"
+            " (SELECT newest FROM byte_position))"
         )
         self._position: int = newest[0]
+        self._has_removed = False
         self._by_path: dict[str, Stream | None] = {}
         self._by_id: dict[int, Stream] = {}
         self._producers: dict[tuple[int, str], ProducerState | None] = {}
@@ -77,6 +81,9 @@ class ByteStreamRows:
 
     def end(self) -> None:
         self.flush()
+        if self._has_removed:
+            self._database.run("UPDATE byte_position SET newest = ?", self._position)
+            self._has_removed = False
         self.ended.append(self._changes)
         self._changes = []
 
@@ -123,6 +130,7 @@ class ByteStreamRows:
                 self.flush()
                 self._database.run("DELETE FROM byte_stream WHERE id = ?", stream.id)
                 self._database.run("INSERT INTO byte_dropped VALUES (?)", stream.id)
+                self._has_removed = True
                 self._by_path.pop(stream.path, None)
                 self._by_id.pop(stream.id, None)
 
@@ -159,7 +167,7 @@ class ByteStreamRows:
         return self._access.newest_ms(stream)
 
     def new_position(self) -> int:
-        self._position = max(self._position + 1, self._now_ms * 1000)
+        self._position = max(self._position + 1, position_of(self._now_ms))
         return self._position
 
     # --- upkeep, each a job
@@ -196,6 +204,7 @@ class ByteStreamRows:
                 self._database.run(
                     "DELETE FROM byte_record WHERE stream = ? AND position <= ?", stream_id, changed.horizon
                 )
+                self._has_removed = True
                 self.run(lambda _, s=changed: (None, (PutStream(s),)))
 
     def clear_dropped(self) -> bool:

@@ -172,6 +172,11 @@ CREATE TABLE byte_dropped (
     stream INTEGER PRIMARY KEY
 ) STRICT;
 
+-- One row: a position that no stream or record may have any more, also when those that had it are gone.
+CREATE TABLE byte_position (
+    newest INTEGER NOT NULL
+) STRICT;
+
 -- Subscriptions on streams: state as JSON (core.subscriptions.Subscription), and the keys that webhooks are signed with.
 CREATE TABLE subscription (
     id TEXT PRIMARY KEY,
