@@ -2,11 +2,15 @@
 
 import asyncio
 import gc
+import itertools
 from collections.abc import Sequence
 from weakref import ref
 
+import pytest
+
 from holdfast.core.offsets import BEGINNING, Offset, to_offset
 from holdfast.core.store import ALL, DirectoryScope, Recorded, Scope, SessionScope
+from holdfast.storage import tail
 from holdfast.storage.tail import RECORD_OVERHEAD_BYTES, Subscription, Tails
 
 
@@ -154,3 +158,48 @@ async def test_many_waits_that_are_given_up_leave_nothing_behind() -> None:
     gc.collect()
 
     assert len(gc.get_objects()) - before < 100
+
+
+async def _waiting(source: Source, count: int, told: list[int]) -> tuple[list[Subscription], list[asyncio.Task[None]]]:
+    """So many who wait for the first record, and say when they have something or are at the end."""
+
+    async def follow(reader: Subscription) -> None:
+        async for batch in reader:
+            told.append(len(batch))
+            break
+        else:
+            told.append(0)
+
+    readers = [source.subscribe() for _ in range(count)]
+    tasks = [asyncio.ensure_future(follow(reader)) for reader in readers]
+    await asyncio.sleep(0)
+    return readers, tasks
+
+
+async def test_many_who_are_woken_at_once_leave_turns_of_the_loop_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has waited longest first; what comes meanwhile and one who goes are in nobody's way."""
+    monkeypatch.setattr(tail, "WAKES_MAX", 3)
+    source, told = Source(bytes_max=1 << 20), list[int]()
+    _, tasks = await _waiting(source, 20, told)
+    source.commit()
+    tasks.pop().cancel()
+    seen = [0]
+    while len(told) < 19:
+        await asyncio.sleep(0)
+        seen.append(len(told))
+        if len(seen) == 3:
+            source.commit()
+    await asyncio.gather(*tasks)
+    assert max(later - earlier for earlier, later in itertools.pairwise(seen)) <= 3
+    assert told == sorted(told), "a later one finds both records"
+
+
+async def test_one_who_is_closed_wakes_only_himself() -> None:
+    source, told = Source(bytes_max=1 << 20), list[int]()
+    readers, tasks = await _waiting(source, 3, told)
+    await readers[1].aclose()
+    await tasks[1]
+    assert [waiter.done() for waiter in readers[0]._tail.end.waiters] == [False, False]
+    source.commit()
+    await asyncio.gather(*tasks)
+    assert told == [0, 1, 1]

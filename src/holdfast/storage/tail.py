@@ -14,6 +14,7 @@ Rules
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import Protocol
 from weakref import WeakValueDictionary, ref
 
@@ -23,6 +24,8 @@ from holdfast.core.store import ALL, DirectoryScope, Recorded, Scope, SessionSco
 BYTES_MAX = 1 << 20
 PAGE_RECORDS = 1000
 RECORD_OVERHEAD_BYTES = 200
+WAKES_MAX = 128
+"""Readers that are woken in one turn of the loop, as those of byte streams are: the others have the next ones (decision 0132)."""
 
 
 class Log(Protocol):
@@ -92,6 +95,7 @@ class Subscription:
         self._over = False
         self._checked = not isinstance(scope, SessionScope)
         self._deleted = False
+        self._waiter: asyncio.Future[None] | None = None
         self._join()
 
     def _join(self) -> None:
@@ -127,9 +131,20 @@ class Subscription:
                 continue
             if self._tails.closed or self._deleted:
                 break
-            await self._link.wait()
+            await self._wait()
         self._over = True
         raise StopAsyncIteration
+
+    async def _wait(self) -> None:
+        """Until there is a next link, or the end. A future for each reader, so that one that is cancelled or closed wakes only
+        itself (one shared future would have to be shielded, which costs each reader a future and a loop turn more)."""
+        link = self._link
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        link.waiters[waiter] = None
+        try:
+            await waiter
+        finally:
+            link.waiters.pop(waiter, None)
 
     def _follow_chain(self) -> list[Recorded]:
         """Everything that waits in the chain, at most a page (and the rest of its last link)."""
@@ -151,7 +166,8 @@ class Subscription:
 
     async def aclose(self) -> None:
         self._over = True
-        self._link.wake()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class _Link:
@@ -163,22 +179,16 @@ class _Link:
         self.records: Sequence[Recorded] = ()
         self.next: _Link | None = None
         self.cut = False
-        self.waiters: set[asyncio.Future[None]] = set()
-
-    async def wait(self) -> None:
-        """Until there is a next link, or `wake`. A future for each reader, so that a cancelled one wakes only itself
-        (one shared future would have to be shielded, which costs each reader a future and a loop turn more)."""
-        waiter = asyncio.get_running_loop().create_future()
-        self.waiters.add(waiter)
-        try:
-            await waiter
-        finally:
-            self.waiters.discard(waiter)
+        self.waiters: dict[asyncio.Future[None], None] = {}
+        """Who has waited longest comes first. Nobody comes any more once there is a next link."""
 
     def wake(self) -> None:
-        for waiter in self.waiters:
+        for waiter in list(islice(self.waiters, WAKES_MAX)):
+            del self.waiters[waiter]
             if not waiter.done():
                 waiter.set_result(None)
+        if self.waiters:
+            asyncio.get_running_loop().call_soon(self.wake)
 
 
 class _Tail:
