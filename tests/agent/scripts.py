@@ -32,7 +32,7 @@ from holdfast.agent.providers.conversation import CONTINUE, FORM_WANTED
 from holdfast.agent.runner import ResolvedModel
 from holdfast.agent.snapshots import WorkTree
 from holdfast.agent.tools import ToolBox, ToolContext, ToolResult
-from holdfast.core.messages import ToolPart, UserMessage
+from holdfast.core.messages import MessageModel, ToolPart, UserMessage
 from holdfast.core.permissions import PermissionRule
 from holdfast.core.session import CacheTokens, Session, Tokens
 
@@ -182,6 +182,9 @@ class World:
     def rules(self, session: Session, user: UserMessage) -> tuple[PermissionRule, ...]:
         assert self._prepared, "rules were asked for before they were read"
         return self._rules
+
+    def agent_model(self, session: Session, agent: str) -> MessageModel | None:
+        return None
 
     def subagents(self, session: Session) -> tuple[str, ...]:
         return ("general",)

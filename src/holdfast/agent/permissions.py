@@ -69,6 +69,26 @@ def _may_be_forbidden(ask: Ask, rules: Sequence[PermissionRule]) -> bool:
     return any(rule is not None and rule.action == "deny" and rule.pattern != "*" for rule in found)
 
 
+def verdict_with_approvals(
+    ask: Ask, rules: Sequence[PermissionRule], approvals: Sequence[PermissionRule]
+) -> PermissionAction:
+    """ "Always" spares the user a question, whoever asks it in the project; it opens nothing that a rule forbids."""
+    own = verdict(ask, rules)
+    return verdict(ask, (*rules, *approvals)) if own == "ask" else own
+
+
+def rules_for_subagent(
+    of_parent: Iterable[PermissionRule], of_agent: Iterable[PermissionRule]
+) -> tuple[PermissionRule, ...]:
+    """The rules of a subagent's session, which come after its agent's own: what was allowed to the parent's agent was not
+    allowed to another one, what was forbidden holds for both. Subagents have no todo list unless a rule of theirs speaks of
+    it, and no subagents."""
+    inherited = [rule for rule in of_parent if rule.action == "deny" or rule.permission == "external_directory"]
+    has_todos = any(rule.permission == "todowrite" for rule in of_agent)
+    denied = ("task",) if has_todos else ("todowrite", "task")
+    return (*inherited, *(PermissionRule(permission=name, pattern="*", action="deny") for name in denied))
+
+
 def permission_of(tool: str) -> str:
     """What the calls of a tool ask for: its own name, or `edit` for all that change files."""
     return "edit" if tool in ("write", "apply_patch") else tool

@@ -23,7 +23,7 @@ from holdfast.core.clock import Clock
 from holdfast.core.config import CompactionConfig
 from holdfast.core.errors import Invalid
 from holdfast.core.known_providers import KNOWN
-from holdfast.core.messages import OutputFormatJsonSchema, UserMessage
+from holdfast.core.messages import MessageModel, OutputFormatJsonSchema, UserMessage
 from holdfast.core.permissions import PermissionRule
 from holdfast.core.session import Session
 from holdfast.service.instances import Instance, Instances
@@ -138,6 +138,13 @@ class InstanceEnvironment:
         instance = self._known(session)
         agent = instance.agents.get(user.agent) if instance is not None else None
         return (*(agent.permission if agent is not None else ()), *(session.permission or ()))
+
+    def agent_model(self, session: Session, agent: str) -> MessageModel | None:
+        instance = self._known(session)
+        known = instance.agents.get(agent) if instance is not None else None
+        if known is None or known.model is None:
+            return None
+        return MessageModel(provider_id=known.model.provider_id, model_id=known.model.model_id, variant=known.variant)
 
     def subagents(self, session: Session) -> tuple[str, ...]:
         instance = self._known(session)

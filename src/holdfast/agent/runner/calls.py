@@ -14,7 +14,7 @@ import structlog
 from msgspec.structs import replace
 
 from holdfast.agent import turn
-from holdfast.agent.permissions import Ask, verdict
+from holdfast.agent.permissions import Ask, verdict_with_approvals
 from holdfast.agent.runner.environment import Environment
 from holdfast.agent.runner.host import Host, Subagents
 from holdfast.agent.runner.session_log import SessionLog
@@ -34,7 +34,7 @@ from holdfast.core.messages import (
     ToolTimeStart,
     has_begun,
 )
-from holdfast.core.permissions import PermissionRule, ToolReference
+from holdfast.core.permissions import ToolReference
 from holdfast.core.state import PermissionEntry, TurnState
 
 ALIKE_BEFORE = turn.CALLS_KEPT
@@ -123,13 +123,14 @@ class ToolCalls:
         """One look at rules and replies; returns after the next reply if the answer is still open."""
         part = call.part
         reply = self._log.next_reply()
-        rules = await self._rules(state)
+        approvals = await self._log.store.approvals(state.session.project_id)
         entry = _entry((await self._log.state()).permissions, part, ask)
         if entry is not None and entry.reply is not None:
             if entry.reply == "reject":
                 raise ToolFailure(_rejected(entry.message))
             return True
-        decided = verdict(ask, rules)
+        own = self._environment.rules(state.session, turn.prompt(state))
+        decided = verdict_with_approvals(ask, own, approvals)
         if decided == "allow":
             if entry is not None:  # asked, and allowed meanwhile by an answer to another call
                 replied = PermissionReplied(session_id=part.session_id, request_id=entry.request.id, reply="once")
@@ -141,10 +142,6 @@ class ToolCalls:
             await self._log.append([_asked(part, ask, self._log.new_id("per")), call.asking()])
         await reply.wait()
         return False
-
-    async def _rules(self, state: TurnState) -> tuple[PermissionRule, ...]:
-        own = self._environment.rules(state.session, turn.prompt(state))
-        return (*own, *await self._log.store.approvals(state.session.project_id))
 
 
 def _possible(part: ToolPart, tools: ToolBox) -> ToolPart:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from holdfast.agent.providers.base import ModelRequest, Provider
 from holdfast.agent.snapshots import WorkTree
 from holdfast.agent.tools import ToolBox
-from holdfast.core.messages import UserMessage
+from holdfast.core.messages import MessageModel, UserMessage
 from holdfast.core.permissions import PermissionRule
 from holdfast.core.session import Session
 
@@ -71,6 +71,10 @@ class Environment(Protocol):
 
     def system(self, session: Session, user: UserMessage, agent: str) -> tuple[str, ...]:
         """The system prompt of an agent (the prompt's own, or a hidden one), in paragraphs."""
+        ...
+
+    def agent_model(self, session: Session, agent: str) -> MessageModel | None:
+        """The LLM that an agent is configured to use; None if it takes what it is given."""
         ...
 
     def subagents(self, session: Session) -> tuple[str, ...]:

@@ -9,8 +9,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from holdfast.agent import turn
+from holdfast.agent.permissions import rules_for_subagent
 from holdfast.agent.runner.environment import Environment
 from holdfast.agent.runner.history import last_step
 from holdfast.agent.runner.session_log import SessionLog
@@ -45,7 +47,7 @@ from holdfast.core.messages import (
     UserMessage,
     UserTime,
 )
-from holdfast.core.permissions import PermissionRule, ToolReference
+from holdfast.core.permissions import ToolReference
 from holdfast.core.questions import Question
 from holdfast.core.reducer import Get
 from holdfast.core.session import NO_TOKENS, Session, SessionModel, SessionTime, Todo
@@ -183,7 +185,22 @@ class Host:
         """Create the session unless it exists, and give it its prompt unless it has it."""
         now = self._log.now_ms()
         parent = self._state.session
-        model = subagent.model or _model_of(self._state, self._part) or turn.prompt(self._state).model
+        model = (
+            subagent.model
+            or _model_of(self._state, self._part)
+            or self._environment.agent_model(parent, subagent.agent)
+            or turn.prompt(self._state).model
+        )
+        off = {name: False for name, wanted in (turn.prompt(self._state).tools or {}).items() if not wanted}
+        user = UserMessage(
+            id=prompt,
+            session_id=child,
+            time=UserTime(created=now),
+            agent=subagent.agent,
+            model=model,
+            tools=off or None,  # a rule does not say the same: `write` is a tool, and no permission
+        )
+        own = self._environment.rules(replace(parent, permission=None), user)
         session = Session(
             id=child,
             slug=f"{parent.slug}-task",
@@ -197,15 +214,8 @@ class Host:
             model=SessionModel(id=model.model_id, provider_id=model.provider_id, variant=model.variant),
             cost=0,
             tokens=NO_TOKENS,
-            permission=(*(parent.permission or ()), PermissionRule(permission="task", pattern="*", action="deny")),
+            permission=rules_for_subagent(parent.permission or (), own),
             time=SessionTime(created=now, updated=now),
-        )
-        user = UserMessage(
-            id=prompt,
-            session_id=child,
-            time=UserTime(created=now),
-            agent=subagent.agent,
-            model=model,
         )
         part = TextPart(id=self._log.new_id("prt"), session_id=child, message_id=prompt, text=subagent.prompt)
         events: list[Event] = [

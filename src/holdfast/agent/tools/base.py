@@ -16,8 +16,8 @@ Progress = Callable[[str | None, dict[str, Any]], Awaitable[None]]
 
 
 class Subagent(msgspec.Struct, frozen=True, kw_only=True):
-    """A task for another agent in a session of its own. `session_id` continues an earlier one. `model` is the caller's
-    unless given."""
+    """A task for another agent in a session of its own. `session_id` continues an earlier one. Without `model` it is the
+    agent's own, else the caller's."""
 
     description: str
     prompt: str
