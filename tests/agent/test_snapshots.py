@@ -187,6 +187,30 @@ async def test_ignored_files_are_not_covered_and_survive_a_restore(tree: WorkTre
     assert (work / "a.txt").read_text() == "1"
 
 
+async def test_what_the_restored_rules_ignore_is_not_deleted(tree: WorkTree, work: Path) -> None:
+    """The step took a file out of `.gitignore`: that it was not in the snapshot before does not say that it was not there."""
+    (work / ".gitignore").write_text("secret\n:*\n")
+    (work / "secret").write_text("the only one")
+    (work / ":(top)made").write_text("")
+    (work / "at").mkdir()
+    (work / "at/.gitignore").write_text("x")
+    old = await taken(tree)
+    (work / ".gitignore").write_text("")
+    (work / "at/.gitignore").unlink()
+    (work / "at").rmdir()
+    (work / "at").write_text("a file where a directory was")
+    (work / "made").write_text("by the step")
+    new = await taken(tree)
+    files = await tree.changed(old, new)
+    assert str(work / "secret") in files
+    restored = await tree.undo([Patch(old, files)])
+    assert (work / ".gitignore").read_text() == "secret\n:*\n"
+    assert (work / "secret").read_text() == "the only one"
+    assert (work / "at/.gitignore").read_text() == "x"
+    assert not (work / "made").exists()
+    assert restored.skipped == (str(work / ":(top)made"), str(work / "secret"))
+
+
 async def test_the_repositorys_own_exclude_file_counts(tree: WorkTree, work: Path) -> None:
     git(work, "init", "-q")
     (work / ".git/info/exclude").write_text("private\n")

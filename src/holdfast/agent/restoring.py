@@ -35,10 +35,12 @@ class RealDirectories:
 
 
 class Writer:
-    """Writes into a work tree, and never through a symbolic link. Each file appears whole or not at all."""
+    """Writes into a work tree, and never through a symbolic link. Each file appears whole or not at all. `kept` is a
+    directory in it that somebody works in: it stays, even if it is empty."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, kept: bytes = b"") -> None:
         self._root = os.fsencode(root)
+        self._kept = kept
 
     def delete(self, name: bytes) -> bool:
         """The file, and the directories that are empty without it. False if something else stands there now."""
@@ -52,7 +54,7 @@ class Writer:
             return False
         directory = os.path.dirname(name)
         with contextlib.suppress(OSError):  # it is not empty
-            while directory:
+            while directory and directory != self._kept:
                 os.rmdir(self._path(directory))
                 directory = os.path.dirname(directory)
         return True

@@ -227,13 +227,14 @@ class WorkTree:
         )
         return ended.output.decode(errors="replace").rstrip("\n")
 
-    async def restore(self, tree: str, files: Collection[str] | None = None) -> Restored:
+    async def restore(self, tree: str, files: Collection[str] | None = None, *, kept: str | None = None) -> Restored:
         """Make the files what they were in that tree: those named (absolute paths), or all. Files that were not there are
-        deleted. Raises NotFound for an unknown tree, Unavailable if there are no snapshots here."""
+        deleted, with directories that get empty by that, but for `kept` (a path). Files that the ignore rules of that tree
+        leave out are no part of it, and stay. Raises NotFound for an unknown tree, Unavailable if there are no snapshots here."""
         wanted = None if files is None else {name for file in files if (name := self._relative(file)) is not None}
-        return await self._to_the_end(self._restore({tree: wanted}))
+        return await self._to_the_end(self._restore({tree: wanted}, kept))
 
-    async def undo(self, patches: Sequence[Patch]) -> Restored:
+    async def undo(self, patches: Sequence[Patch], *, kept: str | None = None) -> Restored:
         """Bring back every file of these patches, oldest first, as it was before the first patch that names it. Raises as
         `restore`."""
         plan: dict[str, set[bytes] | None] = {}
@@ -242,7 +243,7 @@ class WorkTree:
             names = {name for file in patch.files if (name := self._relative(file)) is not None} - seen
             seen |= names
             plan[patch.tree] = (plan.get(patch.tree) or set()) | names
-        return await self._to_the_end(self._restore(plan))
+        return await self._to_the_end(self._restore(plan, kept))
 
     async def tidy(self) -> None:
         """Remove what only snapshots older than KEPT_DAYS have, and pack the rest. Takes and restores go on meanwhile."""
@@ -405,7 +406,7 @@ class WorkTree:
         """A restore that began is finished, even if nobody waits for it any more."""
         return await asyncio.shield(asyncio.create_task(work))
 
-    async def _restore(self, plan: Mapping[str, Collection[bytes] | None]) -> Restored:
+    async def _restore(self, plan: Mapping[str, Collection[bytes] | None], kept: str | None) -> Restored:
         if self._is_off or not is_installed():
             raise Unavailable("There are no snapshots of this directory.", hint="Install git to have them.")
         async with self._lock:
@@ -421,17 +422,34 @@ class WorkTree:
             missing = {change.new_id for change in wanted if change.new_mode not in (0, GITLINK)}
             if len(await self._sizes(missing)) < len(missing):
                 raise NotFound("Snapshot", next(iter(plan)), hint=f"Snapshots are kept for {KEPT_DAYS} days.")
-            changed, skipped = await asyncio.to_thread(self._write, wanted)
+            directory = (self._relative(os.path.realpath(kept)) if kept is not None else None) or b""
+            rules = [change for change in wanted if os.path.basename(change.name) == b".gitignore"]
+            changed, _ = await asyncio.to_thread(self._write, rules, directory) if rules else ([], [])
+            left = [change for change in wanted if change.name not in changed]
+            doubtful = [change.name for change in left if change.new_mode == 0] if changed else []
+            ignored = await self._ignored(doubtful)
+            left = [change for change in left if change.name not in ignored]
+            also, skipped = await asyncio.to_thread(self._write, left, directory)
         return Restored(
             before=before,
-            changed=tuple(self._absolute(name) for name in changed),
-            skipped=tuple(self._absolute(name) for name in skipped),
+            changed=tuple(self._absolute(name) for name in (*changed, *also)),
+            skipped=tuple(self._absolute(name) for name in (*skipped, *sorted(ignored))),
         )
 
-    def _write(self, wanted: Sequence[Change]) -> tuple[list[bytes], list[bytes]]:
+    async def _ignored(self, names: Sequence[bytes]) -> set[bytes]:
+        """Those that the ignore rules leave out, now that the rules are those of the snapshot: it says nothing of them, so
+        that they were not there is not known."""
+        git = self._git.having(
+            GIT_LITERAL_PATHSPECS="0"
+        )  # which it does not know: so that no name is a pattern, it begins with ./
+        listed = b"".join(b"./" + name + b"\0" for name in names)
+        found = await git.run("check-ignore", "--no-index", "-z", "--stdin", input=listed, accept=(0, 1))
+        return {name.removeprefix(b"./") for name in split(found.output)}
+
+    def _write(self, wanted: Sequence[Change], kept: bytes) -> tuple[list[bytes], list[bytes]]:
         changed: list[bytes] = []
         skipped: list[bytes] = []
-        tree = Writer(self._root)
+        tree = Writer(self._root, kept)
         # Deletions first, and the deepest first: a file may stand where a directory has to be.
         for change in sorted(wanted, key=lambda change: change.name, reverse=True):
             if change.new_mode == 0 and change.old_mode != GITLINK:

@@ -4,8 +4,10 @@ Taking back (revert) has two halves. `revert` restores the files and marks the p
 can undo it. The next prompt makes it final: what stands after the place is removed then.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
+from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
 
@@ -41,7 +43,7 @@ from holdfast.core.state import Key
 from holdfast.core.store import RawMessage, SessionStore
 from holdfast.core.wire import Wire
 from holdfast.service.instances import Instance, Instances
-from holdfast.service.messages import PAGE_MESSAGES, MessageService, decoded
+from holdfast.service.messages import PAGE_MESSAGES, MessageService, Place, decoded
 from holdfast.service.projects import worktree_of
 from holdfast.service.sessions import check_session_id, session_of
 from holdfast.service.slugs import new_slug
@@ -100,6 +102,7 @@ class OperationService:
         self._turns = turns
         self._messages = messages
         self._snapshots = snapshots
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     # --- turns without a prompt to the LLM
 
@@ -185,43 +188,65 @@ class OperationService:
         """The mark is recorded before a file is touched: a revert that is refused changes none, and one in which the server
         died can be made again, or taken back. Raises SessionBusy, NotFound for a message or part that is not in the session;
         Unavailable if there are no snapshots to take files from."""
-        await self._idle(session_id)
-        check_id("msg", request.message_id, "messageID")
-        place = await self._messages.place(session_id, request.message_id, request.part_id)
-        session = await self._store.session(session_id)
-        tree = self._tree(session)
-        patches = [Patch(part.hash, part.files) for part in place.patches]
-        earlier = session.revert
-        known = earlier.snapshot if earlier else None
-        mark = SessionRevert(message_id=place.message_id, part_id=place.part_id, snapshot=known)
-        if tree is None or not (patches or known):
-            return await self._change(session_id, lambda session: replace(session, revert=mark))
-        before = known or await tree.take()
-        if before is None:
-            raise Unavailable("There are no snapshots of this directory.", hint="The log of the server says why.")
-        mark = replace(mark, snapshot=before)
-        await self._change(session_id, lambda session: replace(session, revert=mark))
-        try:
-            if known is not None:  # another place was marked before: begin with the files as they were then
-                await tree.restore(known)
-            await tree.undo(patches)
-        except HoldfastError:
-            await self._mark_again(session_id, mark, earlier)
-            raise
-        after = await tree.take()
-        diff = await tree.raw_diff(before, after) if after is not None else None  # what taking back did
-        return await self._mark_again(session_id, mark, replace(mark, diff=diff))
+        async with self._restoring(session_id):
+            await self._idle(session_id)
+            check_id("msg", request.message_id, "messageID")
+            place = await self._messages.place(session_id, request.message_id, request.part_id)
+            session = await self._store.session(session_id)
+            tree = self._tree(session)
+            earlier = session.revert
+            known = earlier.snapshot if earlier else None
+            mark = SessionRevert(message_id=place.message_id, part_id=place.part_id, snapshot=known)
+            if tree is None or not (place.patches or known):
+                return await self._change(session_id, lambda session: replace(session, revert=mark))
+            before = known or await tree.take()
+            if before is None:
+                raise Unavailable("There are no snapshots of this directory.", hint="The log of the server says why.")
+            mark = replace(mark, snapshot=before)
+            back = await self._marked(session_id, earlier)
+            # Until the files are there, the mark is the place further back: it names all files that may have been touched.
+            first = earlier if earlier and back and _is_further(back, place) else mark
+            await self._change(session_id, lambda session: replace(session, revert=first))
+            try:
+                if known is not None:  # another place was marked before: begin with the files as they were then
+                    await tree.restore(known, _files(back), kept=session.directory)
+                await tree.undo([Patch(part.hash, part.files) for part in place.patches], kept=session.directory)
+            except HoldfastError:
+                await self._mark_again(session_id, first, earlier)
+                raise
+            after = await tree.take()
+            diff = await tree.raw_diff(before, after) if after is not None else None  # what taking back did
+            return await self._mark_again(session_id, first, replace(mark, diff=diff))
 
     async def unrevert(self, session_id: str) -> Session:
-        """Bring the files back as they were before the revert. Nothing happens if there is none."""
-        await self._idle(session_id)
-        session = await self._store.session(session_id)
-        if session.revert is None:
-            return session
-        tree = self._tree(session)
-        if tree is not None and session.revert.snapshot is not None:
-            await tree.restore(session.revert.snapshot)
-        return await self._change(session_id, lambda session: replace(session, revert=None))
+        """Bring the files that were taken back to what they were before. What else changed in the directory since then,
+        by the user or by another session, stays. Nothing happens if there is no revert."""
+        async with self._restoring(session_id):
+            await self._idle(session_id)
+            session = await self._store.session(session_id)
+            if session.revert is None:
+                return session
+            tree = self._tree(session)
+            if tree is not None and session.revert.snapshot is not None:
+                files = _files(await self._marked(session_id, session.revert))
+                await tree.restore(session.revert.snapshot, files, kept=session.directory)
+            return await self._change(session_id, lambda session: replace(session, revert=None))
+
+    def _restoring(self, session_id: str) -> asyncio.Lock:
+        """One at a time takes a session's files back or brings them again: each goes by the mark of the one before."""
+        lock = self._locks.get(session_id)
+        if lock is None:
+            lock = self._locks[session_id] = asyncio.Lock()
+        return lock
+
+    async def _marked(self, session_id: str, mark: SessionRevert | None) -> Place | None:
+        """None also if the message is gone: it could be removed on its own."""
+        if mark is None:
+            return None
+        try:
+            return await self._messages.place(session_id, mark.message_id, mark.part_id)
+        except NotFound:
+            return None
 
     # --- copying
 
@@ -369,6 +394,15 @@ def _check_idle(get: Get, session_id: str) -> None:
     turns = turns_of(get)
     if turns.active is not None or turns.queue:
         raise SessionBusy(session_id)
+
+
+def _is_further(place: Place, than: Place) -> bool:
+    return (len(place.messages), len(place.parts)) > (len(than.messages), len(than.parts))
+
+
+def _files(place: Place | None) -> set[str] | None:
+    """Those that were taken back; None, for all, if nobody knows."""
+    return {file for patch in place.patches for file in patch.files} if place is not None else None
 
 
 def _being_written(part_id: str) -> Conflict:

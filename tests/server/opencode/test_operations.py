@@ -215,8 +215,8 @@ async def test_a_revert_in_which_the_server_died_can_be_made_again_or_undone(
     id, change = await edited(server)
     undo = WorkTree.undo
 
-    async def dying(*arguments: Any) -> Any:
-        await undo(*arguments)
+    async def dying(*arguments: Any, **options: Any) -> Any:
+        await undo(*arguments, **options)
         raise RuntimeError("the server died")
 
     monkeypatch.setattr(WorkTree, "undo", dying)
@@ -234,7 +234,7 @@ async def test_a_revert_in_which_the_server_died_can_be_made_again_or_undone(
 async def test_a_revert_whose_files_cannot_be_had_leaves_no_mark(server: Server, monkeypatch: pytest.MonkeyPatch):
     id, change = await edited(server)
 
-    async def lost(*_: Any) -> Any:
+    async def lost(*_: Any, **__: Any) -> Any:
         raise NotFound("Snapshot", "abc")
 
     monkeypatch.setattr(WorkTree, "undo", lost)
@@ -249,9 +249,9 @@ async def test_a_prompt_that_comes_while_files_are_taken_back_makes_it_final(
     server.provider.add([*text("Again.")])
     undo = WorkTree.undo
 
-    async def slow(*arguments: Any) -> Any:
+    async def slow(*arguments: Any, **options: Any) -> Any:
         await server.prompt(id, "Something else")
-        return await undo(*arguments)
+        return await undo(*arguments, **options)
 
     monkeypatch.setattr(WorkTree, "undo", slow)
     session = await post(server, f"/session/{id}/revert", {"messageID": change})
@@ -259,6 +259,79 @@ async def test_a_prompt_that_comes_while_files_are_taken_back_makes_it_final(
     assert "revert" not in session
     assert (server.directory / "notes.txt").read_text() == "first\n"
     assert [texts(message) for message in await server.messages(id)] == ["Hello", "Hello.", "Something else", "Again."]
+
+
+async def test_an_unrevert_leaves_alone_what_else_was_changed_since(server: Server):
+    """By the user, or by another session: the whole directory went back to what it was before the revert."""
+    id, change = await edited(server)
+    (server.directory / "mine.txt").write_text("before")
+    await post(server, f"/session/{id}/revert", {"messageID": change})
+    (server.directory / "mine.txt").write_text("after")
+    (server.directory / "more.txt").write_text("after")
+    first = (await server.messages(id))[0]["info"]["id"]
+    await post(server, f"/session/{id}/revert", {"messageID": first})
+    await post(server, f"/session/{id}/unrevert")
+    assert (server.directory / "notes.txt").read_text() == "first\nsecond\n"
+    assert [(server.directory / name).read_text() for name in ("mine.txt", "more.txt")] == ["after", "after"]
+
+
+async def test_a_revert_that_died_while_it_was_moved_forward_can_be_undone(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    """It was about to bring back files of the place further back, which the new place does not name."""
+    id, change = await edited(server)
+    server.provider.add(call("bash", {"command": "echo third > third.txt"}))
+    server.provider.add([*text("Done.")])
+    await server.prompt(id, "Once more", messageID="msg_later")
+    await post(server, f"/session/{id}/revert", {"messageID": change})
+
+    async def dying(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("the server died")
+
+    monkeypatch.setattr(WorkTree, "restore", dying)
+    assert (await server.api.post(f"/session/{id}/revert", json={"messageID": "msg_later"})).status_code == 500
+    monkeypatch.undo()
+    await post(server, f"/session/{id}/unrevert")
+    assert (server.directory / "notes.txt").read_text() == "first\nsecond\n"
+    assert (server.directory / "third.txt").read_text() == "third\n"
+
+
+async def test_an_unrevert_that_comes_during_a_revert_brings_the_files_back_after_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    """It had brought them back when the revert took them, and removed the mark by which they could be had again."""
+    id, change = await edited(server)
+    undo = WorkTree.undo
+    waiting: list[asyncio.Task[Any]] = []
+
+    async def slow(*arguments: Any, **options: Any) -> Any:
+        waiting.append(asyncio.create_task(post(server, f"/session/{id}/unrevert")))
+        await asyncio.wait(waiting, timeout=0.5)
+        return await undo(*arguments, **options)
+
+    monkeypatch.setattr(WorkTree, "undo", slow)
+    await post(server, f"/session/{id}/revert", {"messageID": change})
+    await waiting[0]
+    assert "revert" not in (await server.api.get(f"/session/{id}")).json()
+    assert (server.directory / "notes.txt").read_text() == "first\nsecond\n"
+
+
+async def test_a_revert_does_not_remove_the_directory_of_its_session(tmp_path: Path):
+    """All that was in it had been made by the session, in a directory below the root of the work tree."""
+    work = tmp_path / "work" / "deep" / "er"
+    work.mkdir(parents=True)
+    (tmp_path / "work" / ".git").mkdir()
+    for name in ("objects", "refs"):
+        (tmp_path / "work" / ".git" / name).mkdir()
+    (tmp_path / "work" / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+    async with Server(work, tmp_path / "data") as server:
+        id = await server.session()
+        server.provider.add(call("bash", {"command": "mkdir new; echo 1 > new/file; echo 2 > file"}))
+        server.provider.add([*text("Done.")])
+        await server.prompt(id, "Make it", messageID="msg_make")
+        assert (work / "new" / "file").exists()
+        await post(server, f"/session/{id}/revert", {"messageID": "msg_make"})
+        assert list(work.iterdir()) == []
 
 
 async def test_a_diff_of_the_session_and_of_a_prompt_says_what_changed(server: Server):
