@@ -16,6 +16,7 @@ from holdfast.core.config import McpConfig, McpOAuthConfig
 
 CALLBACK_PORT: Final = 19876
 CALLBACK_PATH: Final = "/mcp/oauth/callback"
+_SECRET: Final = frozenset(("access_token", "refresh_token", "id_token", "client_secret", "registration_access_token"))
 
 log = structlog.get_logger()
 
@@ -100,6 +101,13 @@ class Login:
     @property
     def grant(self) -> Grant:
         return self._grants.get(self._key)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What was granted, wherever a server may say it again."""
+        grant = self.grant
+        found = [*(grant.tokens or {}).items(), *(grant.client or {}).items()]
+        return tuple(value for key, value in found if key in _SECRET and isinstance(value, str) and value)
 
     def keep(self, grant: Grant) -> None:
         self._grants.put(self._key, grant)

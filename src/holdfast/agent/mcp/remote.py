@@ -48,8 +48,10 @@ async def over_sse(
 
 def _http_client(config: McpConfig, auth: httpx2.Auth | None, answered: Answered) -> httpx2.AsyncClient:
     """Streams may be silent for as long as they like: what a call may take is counted by whoever makes it."""
+    headers = httpx2.Headers(config.headers)
+    headers["accept-encoding"] = "identity"
     return httpx2.AsyncClient(
-        headers=config.headers,
+        headers=headers,
         auth=auth,
         timeout=httpx2.Timeout(_HTTP_SECONDS, read=None),
         event_hooks={"response": [answered]},
@@ -58,10 +60,14 @@ def _http_client(config: McpConfig, auth: httpx2.Auth | None, answered: Answered
 
 
 class _Bounded(httpx2.AsyncHTTPTransport):
-    """Answers that are no streams end at `MESSAGE_BYTES_MAX`."""
+    """Answers that are no streams end at `MESSAGE_BYTES_MAX`. Those that are packed, which nobody asked for, could become a
+    thousand times as long: they are none."""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         response = await super().handle_async_request(request)
+        if response.headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
+            await response.aclose()
+            raise httpx2.ReadError("its answer is compressed, which was not asked for")
         if not response.headers.get("content-type", "").startswith("text/event-stream"):
             response.stream = _BoundedStream(cast(httpx2.AsyncByteStream, response.stream))
         return response

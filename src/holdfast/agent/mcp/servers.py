@@ -5,7 +5,7 @@ Rules
     that doubles up to `PAUSE_MS_MAX`; a call does not wait for the pause to end.
  2. What it offered last stays offered while it is away: the LLM's list of tools does not flicker, and a call brings it back.
  3. A call that was sent and not answered is never sent again: nobody knows what became of it.
- 4. No secret of its configuration is in a status, a message or the log.
+ 4. No secret of its configuration or of a login is in a status, a message or the log.
 """
 
 import asyncio
@@ -319,8 +319,8 @@ class McpServer:
         return self._session if self._session is not None and not self._session.is_lost else None
 
     def clean(self, text: str) -> str:
-        """The text without what the configuration keeps secret."""
-        for secret in self._secrets:
+        """The text without what the configuration keeps secret, and without what was granted at a login."""
+        for secret in (*self._secrets, *(self.login.secrets if self.login is not None else ())):
             text = text.replace(secret, "***")
         return text
 
@@ -336,6 +336,7 @@ def _secrets_of(config: McpConfig) -> tuple[str, ...]:
         with contextlib.suppress(ValueError):
             parts = urlsplit(config.url)
             values += [
+                parts.username or "",  # some servers want their token there
                 parts.password or "",
                 *(value for _, value in parse_qsl(parts.query)),
                 *re.split("[&=]", parts.query),

@@ -13,6 +13,7 @@ from holdfast.agent.mcp.base import Attachment, CallOutcome, ListedTool, ServerF
 from holdfast.agent.mcp.servers import McpServer
 from holdfast.agent.permissions import Ask
 from holdfast.agent.tools.base import ForeignTool, ToolContext, ToolFailure, ToolResult
+from holdfast.agent.tools.read import attachment_type
 from holdfast.agent.tools.results import result
 from holdfast.core.messages import FilePart, ToolPart
 
@@ -24,6 +25,8 @@ STRUCTURED_BYTES_MAX: Final = 64 * 1024
 """Clients get structured results up to this size beside the text; the LLM gets the text."""
 
 _MIME: Final = re.compile(r"[a-z]+/[a-zA-Z0-9.+-]+")
+_TOLD_BY_CONTENT: Final = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf"))
+_SAMPLE_BYTES: Final = 16
 _UNFIT: Final = re.compile(r"[^a-zA-Z0-9_-]")
 
 log = structlog.get_logger()
@@ -107,10 +110,13 @@ def _problem(attachment: Attachment) -> str | None:
     if not _MIME.fullmatch(attachment.mime):
         return "has no type"
     try:
-        is_empty = not base64.b64decode(attachment.data, validate=True)
+        data = base64.b64decode(attachment.data, validate=True)
     except ValueError:
         return "cannot be read"
-    return "is empty" if is_empty else None
+    if not data:
+        return "is empty"
+    is_other = attachment.mime in _TOLD_BY_CONTENT and attachment_type(data[:_SAMPLE_BYTES]) != attachment.mime
+    return "is something else" if is_other else None
 
 
 def _file_part(attachment: Attachment, context: ToolContext, number: int) -> FilePart:
