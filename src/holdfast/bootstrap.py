@@ -280,6 +280,8 @@ class Application:
                     await asyncio.sleep(_COMPACT_PAUSE_SECONDS)
             except HoldfastError as error:
                 log.error("compaction.failed", reason=error.message)
+            except Exception:  # whatever it is, the next time may go better
+                log.exception("compaction.failed")
 
 
 class StoredKeys(NamedTuple):

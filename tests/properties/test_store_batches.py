@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -205,6 +205,12 @@ async def contents(store: Store) -> list[object]:
 
 @settings(max_examples=40)
 @given(batches=batches)
+@example(
+    batches=[
+        Batch([create("a", "text/plain", None, None, 0, False, 5, None, False)], 0, False),
+        Batch([append("a", "text/plain", False, None, None, None, True)], 1, True),
+    ]
+)
 def test_whatever_shares_a_commit_gets_the_answer_it_would_get_alone(batches: list[Batch]) -> None:
     """In SQLite in one commit, in memory one after the other: the answers are the same, and so is what can be read then."""
 

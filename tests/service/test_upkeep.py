@@ -177,3 +177,47 @@ async def test_repositories_of_snapshots_go_away_when_none_was_taken_for_a_month
     (world.directory / "file").write_text("2")
     await tree.restore(taken)
     assert (world.directory / "file").read_text() == "1"
+
+
+class JumpingClock:
+    """`slept` for so many ms, whenever the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000_000
+        self.asked: asyncio.Queue[int] = asyncio.Queue()
+        self.go_on = asyncio.Semaphore(0)
+
+    def now_ms(self) -> int:
+        return self.now
+
+    async def sleep_until(self, deadline_ms: int) -> None:
+        self.asked.put_nowait(deadline_ms - self.now)
+        await self.go_on.acquire()
+
+    async def sleep(self) -> int:
+        slept = await self.asked.get()
+        self.now += slept
+        self.go_on.release()
+        return slept
+
+
+async def test_a_clock_that_was_far_ahead_for_a_while_puts_nothing_off(world: World, monkeypatch: pytest.MonkeyPatch):
+    """Upkeep goes on within its usual times."""
+    clock, tidied = JumpingClock(), list[int]()
+    upkeep = Upkeep(world.store, clock=clock, instances=world.instances, tool_output=None, snapshots=None)
+
+    async def tidy() -> None:
+        tidied.append(clock.now)
+
+    monkeypatch.setattr(upkeep, "tidy", tidy)
+    running = asyncio.ensure_future(upkeep.run())
+    clock.now += 365 * DAY_MS
+    await clock.sleep()
+    await asyncio.sleep(0)
+    clock.now -= 365 * DAY_MS
+    begun = clock.now
+    async with asyncio.timeout(60):
+        while clock.now < begun + 3 * DAY_MS:
+            assert await clock.sleep() <= 20 * MINUTE_MS
+    running.cancel()
+    assert len(tidied) == 3

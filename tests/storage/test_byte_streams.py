@@ -3,13 +3,13 @@
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from holdfast.core.errors import Invalid
+from holdfast.core.errors import Invalid, StorageError, Unavailable
 from holdfast.core.offsets import to_offset
 from holdfast.core.streams import (
     Append,
@@ -23,7 +23,7 @@ from holdfast.core.streams import (
     StreamNotFound,
 )
 from holdfast.storage import byte_streams
-from holdfast.storage.byte_streams import PAGES_BYTES_MAX, Access, Backend, Streams
+from holdfast.storage.byte_streams import PAGES_BYTES_MAX, PAGES_OF_STREAM_BYTES_MAX, Access, Backend, Streams
 from holdfast.storage.sqlite import SqliteStore
 from holdfast.storage.sqlite.byte_streams import SqliteByteStreams
 from holdfast.storage.sqlite.database import Database
@@ -222,3 +222,51 @@ async def test_a_fork_that_is_refused_costs_nobody_else_anything(store: SqliteSt
 
     assert [type(outcome) for outcome in outcomes] == [StreamAppended, Invalid, StreamAppended, Invalid, StreamNotFound]
     assert (await streams.read("s", after=0, bytes_max=100)).data == b"12"
+
+
+async def test_readers_at_many_places_of_a_watched_stream_leave_little_behind(store: SqliteStore) -> None:
+    """Each has nearly all that the others have."""
+    streams, places = store.byte_streams, [0]
+    watch = await streams.watch("s", after=0)
+    for _ in range(100):
+        appended = await streams.append(Append(path="s", content_type="text/plain", data=b"x" * 5000))
+        places.append(appended.stream.tail)
+    for after in places:
+        page = await streams.read("s", after=after, bytes_max=1 << 20)
+        assert len(page.data) == 5000 * (len(places) - 1 - places.index(after))
+    pages = streams._feeds["s"]._pages.values()
+    assert pages
+    assert sum(len(page.data) for page in pages) <= PAGES_OF_STREAM_BYTES_MAX
+    watch.close()
+
+
+async def test_what_the_disk_says_on_the_loop_is_an_error_of_the_store(store: SqliteStore) -> None:
+    store._readers[0].close()
+    with pytest.raises(StorageError):
+        await store.byte_streams.head("unheard of")
+    await store.close()
+    with pytest.raises(Unavailable):
+        await store.byte_streams.head("unheard of")
+
+
+async def test_upkeep_looks_at_the_records_it_lets_go_and_the_next_one(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many a stream has: it holds up all that is written meanwhile."""
+    streams = store.byte_streams
+    rows = cast(SqliteByteStreams, streams._backend)._rows
+    oldest, looked_at = rows._oldest, list[int]()
+
+    def counting(stream_id: int) -> Iterator[tuple[int, int]]:
+        for position, size in oldest(stream_id):
+            looked_at.append(position)
+            yield position, size
+
+    monkeypatch.setattr(rows, "_oldest", counting)
+    await streams.create(Create(path="kept", content_type="text/plain", retention=Retention(records=50)))
+    for _ in range(52):
+        await streams.append(Append(path="kept", content_type="text/plain", data=b"x"))
+    await streams.upkeep()
+    assert len(looked_at) == 3
+    await streams.upkeep()
+    assert len(looked_at) == 4

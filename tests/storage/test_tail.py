@@ -9,7 +9,7 @@ from weakref import ref
 import pytest
 
 from holdfast.core.offsets import BEGINNING, Offset, to_offset
-from holdfast.core.store import ALL, DirectoryScope, Recorded, Scope, SessionScope
+from holdfast.core.store import ALL, DirectoryScope, Recorded, Scope, SessionScope, first_of
 from holdfast.storage import tail
 from holdfast.storage.tail import RECORD_OVERHEAD_BYTES, Subscription, Tails
 
@@ -28,9 +28,9 @@ class Log:
     def head(self) -> Offset:
         return self.records[-1].offset if self.records else BEGINNING
 
-    async def read(self, scope: Scope, *, after: Offset, limit: int) -> Sequence[Recorded]:
+    async def read(self, scope: Scope, *, after: Offset, limit: int, bytes_max: int) -> Sequence[Recorded]:
         self.reads += 1
-        return [record for record in self.records if record.offset > after][:limit]
+        return first_of((record for record in self.records if record.offset > after), limit, bytes_max)
 
 
 class Source:
@@ -127,6 +127,18 @@ async def _until(reader: Subscription, version: int):
         yield batch
         if batch[-1].version >= version:
             return
+
+
+async def test_a_reader_that_catches_up_has_a_few_large_records_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tail, "PAGE_BYTES_MAX", 250)
+    source = Source(bytes_max=1, size=100)
+    reader = source.subscribe()
+    for _ in range(20):
+        source.commit()
+    batches = [[record.version for record in batch] async for batch in _until(reader, 20)]
+
+    assert [version for batch in batches for version in batch] == list(range(1, 21))
+    assert max(map(len, batches)) == 3
 
 
 async def test_nobody_is_remembered_after_the_last_reader() -> None:

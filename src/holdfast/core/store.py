@@ -60,8 +60,10 @@ class Recorded(msgspec.Struct, frozen=True):
     data: bytes
 
 
-def first_of(records: Iterable[Recorded], limit: int, bytes_max: int) -> list[Recorded]:
+def first_of(records: Iterable[Recorded], limit: int, bytes_max: int | None) -> list[Recorded]:
     """At most so many, and none after that which brings their data to so many bytes."""
+    if bytes_max is None:
+        return list(islice(records, limit))
     found: list[Recorded] = []
     size = 0
     for record in islice(records, limit):
@@ -70,6 +72,11 @@ def first_of(records: Iterable[Recorded], limit: int, bytes_max: int) -> list[Re
         if size >= bytes_max:
             break
     return found
+
+
+def is_full(records: Sequence[Recorded], limit: int, bytes_max: int) -> bool:
+    """More may follow what `first_of` found."""
+    return len(records) == limit or sum(len(record.data) for record in records) >= bytes_max
 
 
 class Appended(msgspec.Struct, frozen=True):
@@ -184,8 +191,11 @@ class StreamStore(Protocol):
         """The offset of the newest durable record of the store, BEGINNING if there is none."""
         ...
 
-    async def read(self, scope: Scope, *, after: Offset, limit: int = 1000) -> Sequence[Recorded]:
-        """The next records after an offset, oldest first, at most `limit`. Empty at the tail.
+    async def read(
+        self, scope: Scope, *, after: Offset, limit: int = 1000, bytes_max: int | None = None
+    ) -> Sequence[Recorded]:
+        """The next records after an offset, oldest first, at most `limit`, and none after that which brings their data to
+        `bytes_max`. Empty at the tail.
 
         Deltas of closed parts may have been compacted away; the record that closes the part is still there and carries
         all of its text, so a fold from any offset ends in the same state. Raises NotFound for an unknown session."""

@@ -18,7 +18,7 @@ from typing import Final
 
 from holdfast.core.errors import NotFound
 from holdfast.core.offsets import to_offset, to_position
-from holdfast.core.store import ALL, AllScope, DirectoryScope, Recorded, Scope, SessionScope, SessionStore
+from holdfast.core.store import ALL, AllScope, DirectoryScope, Recorded, Scope, SessionScope, SessionStore, is_full
 from holdfast.core.streams import JSON, Page, Stream, StreamNotFound
 
 RECORDS_MAX: Final = 1000
@@ -79,9 +79,9 @@ class SessionStreams:
     async def read(self, path: str, *, after: int, bytes_max: int) -> Page:
         scope = to_scope(path)
         stream = await self._stream(path, scope)
-        records = await self._store.read(scope, after=to_offset(after), limit=RECORDS_MAX)
+        records = await self._store.read(scope, after=to_offset(after), limit=RECORDS_MAX, bytes_max=bytes_max)
         taken = _fitting(records, bytes_max)
-        if len(taken) < len(records) or len(records) == RECORDS_MAX:
+        if len(taken) < len(records) or is_full(records, RECORDS_MAX, bytes_max):
             reached = to_position(taken[-1].offset)
             return Page(stream, after, reached, _run(taken), False)
         reached = max(to_position(taken[-1].offset) if taken else after, stream.tail)

@@ -63,6 +63,8 @@ class StreamService:
                 await self._store.upkeep()
             except HoldfastError as error:
                 log.error("streams.upkeep_failed", reason=error.message)
+            except Exception:  # whatever it is, the next time may go better; without it nothing would go away any more
+                log.exception("streams.upkeep_failed")
 
     async def create(self, command: Create) -> Created:
         _check_writable(command.path)

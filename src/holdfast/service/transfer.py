@@ -34,6 +34,7 @@ from holdfast.service.turns import TurnService
 FORMAT: Final = "holdfast-session"
 VERSION: Final = 1
 _PAGE_RECORDS: Final = 1000
+_PAGE_BYTES_MAX: Final = 4 << 20
 
 
 class _Head(msgspec.Struct):
@@ -65,7 +66,9 @@ class Log(Protocol):
 
     async def session(self, session_id: str) -> Session: ...
 
-    async def read(self, scope: Scope, *, after: Offset, limit: int = 1000) -> Sequence[Recorded]: ...
+    async def read(
+        self, scope: Scope, *, after: Offset, limit: int = 1000, bytes_max: int | None = None
+    ) -> Sequence[Recorded]: ...
 
 
 class TransferService:
@@ -100,7 +103,8 @@ async def export_session(log: Log, session_id: str) -> AsyncGenerator[bytes]:
     yield _line(_Head(format=FORMAT, version=VERSION, session_id=session.id, holdfast=__version__))
     count = 0
     after = BEGINNING
-    while page := await log.read(SessionScope(session.id), after=after, limit=_PAGE_RECORDS):
+    scope = SessionScope(session.id)
+    while page := await log.read(scope, after=after, limit=_PAGE_RECORDS, bytes_max=_PAGE_BYTES_MAX):
         after = page[-1].offset
         count += len(page)
         yield b"".join(

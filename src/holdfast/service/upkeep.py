@@ -65,6 +65,7 @@ class Upkeep:
         while True:
             await self._clock.sleep_until(min(look, daily))
             now = self._clock.now_ms()
+            look, daily = min(look, now + _LOOK_MS), min(daily, now + _DAY_MS)  # from when the clock was far ahead
             if now >= look:
                 look = now + _LOOK_MS
                 await self._safely("instances", self.drop_idle_instances)

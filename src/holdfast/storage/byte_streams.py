@@ -41,6 +41,7 @@ T = TypeVar("T")
 RECENT_BYTES_MAX: Final = 1 << 20
 FEEDS_MAX: Final = 4096
 PAGES_BYTES_MAX: Final = 16 << 20
+PAGES_OF_STREAM_BYTES_MAX: Final = 2 << 20
 TOUCH_SLACK_MS: Final = 10_000
 WAKES_MAX: Final = 128
 """Watchers of a stream that are woken in one turn of the loop: the others have the next ones, so nobody else waits for all."""
@@ -293,7 +294,18 @@ class StreamWatch:
 class _Feed:
     """The durable state of a stream, its newest records while it is watched, and who waits for more."""
 
-    __slots__ = ("_bytes", "_floor", "_pages", "_recent", "_to_wake", "ended", "stream", "waiters", "watchers")
+    __slots__ = (
+        "_bytes",
+        "_floor",
+        "_pages",
+        "_pages_bytes",
+        "_recent",
+        "_to_wake",
+        "ended",
+        "stream",
+        "waiters",
+        "watchers",
+    )
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
@@ -303,6 +315,7 @@ class _Feed:
         self._bytes = 0
         self._floor = stream.tail
         self._pages: dict[int, Page] = {}
+        self._pages_bytes = 0
         self.waiters: dict[asyncio.Future[None], None] = {}
         """Who has waited longest comes first."""
         self._to_wake: list[asyncio.Future[None]] = []
@@ -321,7 +334,7 @@ class _Feed:
         else:
             self._floor = stream.tail
         self.stream = stream
-        self._pages.clear()
+        self._clear_pages()
         self.wake()
 
     def page(self, after: int, bytes_max: int) -> Page | None:
@@ -339,14 +352,22 @@ class _Feed:
                 size += len(data)
             if not found or (size > bytes_max and len(found) > 1):
                 return None
+            # Readers at many places would each leave a page that is nearly all of the others'.
+            if self._pages_bytes + size > PAGES_OF_STREAM_BYTES_MAX:
+                self._clear_pages()
             page = self._pages[after] = _to_page(self.stream, after, found[::-1])
+            self._pages_bytes += size
         return page
 
     def drop_recent(self) -> None:
         self._recent.clear()
         self._bytes = 0
         self._floor = self.stream.tail
+        self._clear_pages()
+
+    def _clear_pages(self) -> None:
         self._pages.clear()
+        self._pages_bytes = 0
 
     def wake(self) -> None:
         is_waking = bool(self._to_wake)

@@ -73,17 +73,15 @@ class MemoryStore:
     def head(self) -> Offset:
         return self._log[-1].offset if self._log else BEGINNING
 
-    async def read(self, scope: Scope, *, after: Offset, limit: int = 1000) -> Sequence[Recorded]:
+    async def read(
+        self, scope: Scope, *, after: Offset, limit: int = 1000, bytes_max: int | None = None
+    ) -> Sequence[Recorded]:
         if isinstance(scope, SessionScope):
             self._stream(scope.session_id, deleted=True)
-        found: list[Recorded] = []
-        for index in range(bisect_right(self._log, after, key=lambda record: record.offset), len(self._log)):
-            if len(found) >= limit:
-                break
-            record = self._log[index]
-            if _is_in(scope, record.session_id, record.directory):
-                found.append(record)
-        return found
+        start = bisect_right(self._log, after, key=lambda record: record.offset)
+        following = (self._log[index] for index in range(start, len(self._log)))
+        found = (record for record in following if _is_in(scope, record.session_id, record.directory))
+        return first_of(found, limit, bytes_max)
 
     async def missing(
         self, directory: str, known: Mapping[str, int], *, limit: int, bytes_max: int

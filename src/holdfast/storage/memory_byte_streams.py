@@ -97,7 +97,7 @@ class MemoryByteStreams:
     async def upkeep(self, now_ms: int, touched: dict[int, int]) -> None:
         for stream_id, at_ms in touched.items():
             stream = self._by_id.get(stream_id)
-            if stream is not None:
+            if stream is not None and stream.ttl_seconds is not None and stream.touched_ms < at_ms:
                 await self.transact(lambda books, s=stream, at=at_ms: (None, (PutStream(replace(s, touched_ms=at)),)))
         for stream in list(self._by_id.values()):
             if stream.id in self._by_id:

@@ -19,10 +19,12 @@ from typing import Protocol
 from weakref import WeakValueDictionary, ref
 
 from holdfast.core.offsets import Offset
-from holdfast.core.store import ALL, DirectoryScope, Recorded, Scope, SessionScope
+from holdfast.core.store import ALL, DirectoryScope, Recorded, Scope, SessionScope, is_full
 
 BYTES_MAX = 1 << 20
 PAGE_RECORDS = 1000
+PAGE_BYTES_MAX = 4 << 20
+"""A reader who takes his time has so much in memory, and the record that goes beyond it."""
 RECORD_OVERHEAD_BYTES = 200
 WAKES_MAX = 128
 """Readers that are woken in one turn of the loop, as those of byte streams are: the others have the next ones (decision 0132)."""
@@ -33,7 +35,7 @@ class Log(Protocol):
 
     def head(self) -> Offset: ...
 
-    async def read(self, scope: Scope, *, after: Offset, limit: int) -> Sequence[Recorded]: ...
+    async def read(self, scope: Scope, *, after: Offset, limit: int, bytes_max: int) -> Sequence[Recorded]: ...
 
 
 class Tails:
@@ -117,10 +119,10 @@ class Subscription:
             if self._cursor < self._live_after:
                 if self._tails.closed:
                     break  # the rest is in the log, for the next subscription
-                limit = self._tails.page_records
-                page = await self._tails.log.read(self._scope, after=self._cursor, limit=limit)
+                limit, bytes_max = self._tails.page_records, PAGE_BYTES_MAX
+                page = await self._tails.log.read(self._scope, after=self._cursor, limit=limit, bytes_max=bytes_max)
                 reached = page[-1].offset if page else self._cursor
-                self._cursor = reached if len(page) == limit else max(reached, self._live_after)
+                self._cursor = reached if is_full(page, limit, bytes_max) else max(reached, self._live_after)
                 if page:
                     return self._hand_out(page)
                 continue

@@ -194,18 +194,21 @@ class ByteStreamRows:
         self._retained_up_to = rows[-1][0] if len(rows) == UPKEEP_ROWS_MAX else 0
         for (stream_id,) in rows:
             stream = self.get(stream_id)
-            oldest = self._database.all(
-                "SELECT position, length(data) FROM byte_record WHERE stream = ? ORDER BY position LIMIT ?",
-                stream_id,
-                UPKEEP_ROWS_MAX,
-            )
-            changed = let_go(stream, oldest, now_ms)
+            changed = let_go(stream, self._oldest(stream_id), now_ms)
             if changed is not None:
                 self._database.run(
                     "DELETE FROM byte_record WHERE stream = ? AND position <= ?", stream_id, changed.horizon
                 )
                 self._has_removed = True
                 self.run(lambda _, s=changed: (None, (PutStream(s),)))
+
+    def _oldest(self, stream_id: int) -> Iterator[tuple[int, int]]:
+        """Read as they are asked for: of most streams, all but the first one are kept."""
+        return self._database.each(
+            "SELECT position, length(data) FROM byte_record WHERE stream = ? ORDER BY position LIMIT ?",
+            stream_id,
+            UPKEEP_ROWS_MAX,
+        )
 
     def clear_dropped(self) -> bool:
         """Some of the records of one stream that is gone. True if there is more to do."""
@@ -251,9 +254,13 @@ class Query(Protocol):
     def __call__(self, question: Callable[[Database], T], /) -> Awaitable[T]: ...
 
 
+class Ask(Protocol):
+    def __call__(self, question: Callable[[Database], T], /) -> T: ...
+
+
 class SqliteByteStreams:
     """On the event loop: the backend of `storage.byte_streams`. `submit` runs a job in the writing thread's next transaction,
-    `query` a question in a reading thread; `reader` is the loop's own connection, for questions after one row."""
+    `query` a question in a reading thread, `ask` one after a row on the loop itself."""
 
     def __init__(
         self,
@@ -262,12 +269,12 @@ class SqliteByteStreams:
         *,
         submit: "Submit",
         query: "Query",
-        reader: Database,
+        ask: "Ask",
     ) -> None:
         self._rows = rows
         self._submit = submit
         self._query = query
-        self._reader = reader
+        self._ask = ask
         self.streams = Streams(self, access)
 
     def published(self) -> None:
@@ -280,7 +287,7 @@ class SqliteByteStreams:
         return await self._submit(lambda: self._rows.run(decide))
 
     def load(self, path: str) -> Stream | None:
-        return find(self._reader, path)
+        return self._ask(lambda database: find(database, path))
 
     async def pieces(self, stream: Stream, *, after: int, bytes_max: int) -> tuple[int, list[Piece]]:
         def question(database: Database) -> tuple[int, list[Piece]]:
@@ -293,20 +300,23 @@ class SqliteByteStreams:
         return await self._query(question)
 
     def paths(self) -> list[tuple[str, int]]:
-        rows = self._reader.each("SELECT data FROM byte_stream")
+        rows = self._ask(lambda database: database.all("SELECT data FROM byte_stream"))
         return [(stream.path, stream.tail) for stream in (_decode(data) for (data,) in rows) if not stream.deleted]
 
     async def upkeep(self, now_ms: int, touched: dict[int, int]) -> None:
         rows = self._rows
         if touched:
             await self._submit(lambda: rows.note_accesses(touched))
-        if self._reader.one("SELECT 1 FROM byte_stream WHERE look_ms <= ?", now_ms):
+        if self._is_any("byte_stream WHERE look_ms <= ?", now_ms):
             await self._submit(lambda: rows.expire(now_ms))
-        if self._reader.one("SELECT 1 FROM byte_stream WHERE retained"):
+        if self._is_any("byte_stream WHERE retained"):
             await self._submit(lambda: rows.retain(now_ms))
-        if self._reader.one("SELECT 1 FROM byte_dropped"):
+        if self._is_any("byte_dropped"):
             while await self._submit(rows.clear_dropped):
                 pass
+
+    def _is_any(self, rows: str, *bindings: int) -> bool:
+        return self._ask(lambda database: database.one(f"SELECT 1 FROM {rows} LIMIT 1", *bindings)) is not None
 
 
 # --- rows -------------------------------------------------------------------------------------------------------

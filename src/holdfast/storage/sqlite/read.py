@@ -64,12 +64,12 @@ class Queries:
 
     # --- the log
 
-    def read(self, scope: Scope, after: Offset, limit: int) -> list[Recorded]:
+    def read(self, scope: Scope, after: Offset, limit: int, bytes_max: int | None = None) -> list[Recorded]:
         position = to_position(after)
         columns = "r.position, r.stream, r.version, r.tag, r.data"
         match scope:
             case SessionScope():
-                rows = self._all(
+                rows = self.database.each(
                     f"SELECT {columns} FROM record r WHERE stream = ? AND position > ? ORDER BY position LIMIT ?",
                     self.stream_id(scope.session_id),
                     position,
@@ -77,7 +77,7 @@ class Queries:
                 )
             case DirectoryScope():
                 # CROSS JOIN: walk the log from the position. The other order would collect and sort all of the directory.
-                rows = self._all(
+                rows = self.database.each(
                     f"SELECT {columns} FROM record r CROSS JOIN stream s ON s.id = r.stream"
                     " WHERE r.position > ? AND s.directory = ? ORDER BY r.position LIMIT ?",
                     position,
@@ -85,10 +85,10 @@ class Queries:
                     limit,
                 )
             case _:
-                rows = self._all(
+                rows = self.database.each(
                     f"SELECT {columns} FROM record r WHERE position > ? ORDER BY position LIMIT ?", position, limit
                 )
-        return [self._recorded(row) for row in rows]
+        return first_of(map(self._recorded, rows), limit, bytes_max)
 
     def missing(self, directory: str, known: Mapping[str, int], limit: int, bytes_max: int) -> Sequence[Recorded]:
         """By session, each from the place that is known of it; so what is known costs nothing, wherever it lies in the log."""

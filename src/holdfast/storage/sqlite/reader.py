@@ -46,8 +46,10 @@ class SqliteReader:
     async def statuses(self, directory: str | None = None) -> dict[str, SessionStatus]:
         return self._query(lambda queries: queries.statuses(directory))
 
-    async def read(self, scope: Scope, *, after: Offset, limit: int = 1000) -> Sequence[Recorded]:
-        return self._query(lambda queries: queries.read(scope, after, limit))
+    async def read(
+        self, scope: Scope, *, after: Offset, limit: int = 1000, bytes_max: int | None = None
+    ) -> Sequence[Recorded]:
+        return self._query(lambda queries: queries.read(scope, after, limit, bytes_max))
 
     async def record_count(self) -> int:
         return self._query(lambda queries: queries.database.one("SELECT count(*) FROM record")[0])

@@ -103,8 +103,7 @@ class SqliteStore:
         self._lock = lock
         self._database = database
         self._vfs = vfs
-        reader = open_reader(database.path, vfs)
-        self._readers: list[Database] = [reader]
+        self._readers: list[Database] = [open_reader(database.path, vfs)]
         self._appender = Appender(database, now_ms, entropy)
         newest = self._appender.newest
         self._head = to_offset(newest) if newest else BEGINNING
@@ -116,7 +115,7 @@ class SqliteStore:
         self._reading = ThreadPoolExecutor(READERS, "holdfast-reader")
         self._local = threading.local()
         self._byte_streams = SqliteByteStreams(
-            rows, access, submit=self._writer.submit, query=self._query_database, reader=reader
+            rows, access, submit=self._writer.submit, query=self._query_database, ask=self._ask
         )
         self.byte_streams: Final = self._byte_streams.streams
         self.subscriptions: Final = SqliteSubscriptions(
@@ -133,8 +132,10 @@ class SqliteStore:
     def head(self) -> Offset:
         return self._head
 
-    async def read(self, scope: Scope, *, after: Offset, limit: int = 1000) -> Sequence[Recorded]:
-        return await self._query(lambda queries: queries.read(scope, after, limit))
+    async def read(
+        self, scope: Scope, *, after: Offset, limit: int = 1000, bytes_max: int | None = None
+    ) -> Sequence[Recorded]:
+        return await self._query(lambda queries: queries.read(scope, after, limit, bytes_max))
 
     async def missing(
         self, directory: str, known: Mapping[str, int], *, limit: int, bytes_max: int
@@ -223,15 +224,29 @@ class SqliteStore:
         return await self._query(lambda queries: queries.snapshot(scope, changed_since_ms, sessions_max, messages_max))
 
     async def _query(self, query: Callable[[Queries], T]) -> T:
-        if self._closed:
-            raise Unavailable("The store is closed.", hint="Start the server again.")
+        self._check_open()
         try:
             return await asyncio.get_running_loop().run_in_executor(self._reading, self._run_query, query)
         except DriverError as error:
-            failure = to_storage_error(error, self._database.path)
-            if is_damage(error):
-                self._writer.fail(failure)
-            raise failure from error
+            raise self._failure(error) from error
+
+    def _ask(self, question: Callable[[Database], T]) -> T:
+        """On the loop, by a connection of its own: what is answered from an index at once."""
+        self._check_open()
+        try:
+            return question(self._readers[0])
+        except DriverError as error:
+            raise self._failure(error) from error
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("The store is closed.", hint="Start the server again.")
+
+    def _failure(self, error: DriverError) -> StorageError:
+        failure = to_storage_error(error, self._database.path)
+        if is_damage(error):
+            self._writer.fail(failure)
+        return failure
 
     async def _query_database(self, query: Callable[[Database], T]) -> T:
         return await self._query(lambda queries: query(queries.database))

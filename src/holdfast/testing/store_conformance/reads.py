@@ -104,6 +104,19 @@ class Reads(StoreSuite):
             found = await store.missing(story.info.directory, {story.id: version}, limit=100, bytes_max=1 << 20)
             assert list(found) == [record for record in left if record.version > version]
 
+    async def test_a_page_of_the_log_ends_with_the_record_that_makes_it_large_enough(self, store: SessionStore) -> None:
+        story, other = Story(), Story("ses_other", directory="/elsewhere")
+        await store.append(other.id, [other.created()])
+        await store.append(story.id, [story.created(), *(story.todo("x" * 1000) for _ in range(5))])
+        everything = [record.version for record in await log(store, SessionScope(story.id))]
+        for scope in (SessionScope(story.id), DirectoryScope(story.info.directory)):
+            after, pages = BEGINNING, list[list[int]]()
+            while page := await store.read(scope, after=after, limit=4, bytes_max=1500):
+                after = page[-1].offset
+                pages.append([record.version for record in page])
+            assert [version for page in pages for version in page] == everything
+            assert max(len(page) for page in pages[1:]) == 2
+
     async def test_the_log_of_an_unknown_session_is_not_found(self, store: SessionStore) -> None:
         with pytest.raises(NotFound):
             await store.read(SessionScope("ses_unknown"), after=BEGINNING)
