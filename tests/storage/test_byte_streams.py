@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.core.errors import Invalid, StorageError, Unavailable
 from holdfast.core.offsets import to_offset
@@ -25,6 +26,7 @@ from holdfast.core.streams import (
 from holdfast.storage import byte_streams
 from holdfast.storage.byte_streams import PAGES_BYTES_MAX, PAGES_OF_STREAM_BYTES_MAX, Access, Backend, Streams
 from holdfast.storage.sqlite import SqliteStore
+from holdfast.storage.sqlite import byte_streams as sqlite_byte_streams
 from holdfast.storage.sqlite.byte_streams import SqliteByteStreams
 from holdfast.storage.sqlite.database import Database
 
@@ -270,3 +272,37 @@ async def test_upkeep_looks_at_the_records_it_lets_go_and_the_next_one(
     assert len(looked_at) == 3
     await streams.upkeep()
     assert len(looked_at) == 4
+
+
+async def test_an_access_that_is_written_down_wakes_nobody(store: SqliteStore) -> None:
+    streams = store.byte_streams
+    await streams.create(Create(path="ttl", content_type="text/plain", ttl_seconds=60))
+    watch = await streams.watch("ttl", after=0)
+    waiting = asyncio.ensure_future(watch.next(bytes_max=100))
+    await asyncio.sleep(0)
+    feed = streams._feeds["ttl"]
+    (waiter,) = feed.waiters
+    feed.advance(replace(feed.stream, touched_ms=NOW_MS + 1), (), 100)
+    assert feed.stream.touched_ms == NOW_MS + 1
+    assert not waiter.done()
+    await streams.append(Append(path="ttl", content_type="text/plain", close=True))
+    page = await waiting
+    assert page is not None
+    assert page.at_end
+    watch.close()
+
+
+async def test_of_a_stream_with_many_producers_some_go_at_a_time(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_byte_streams, "UPKEEP_ROWS_MAX", 3)
+    for number in range(10):
+        producer = Producer(f"p{number}", 0, 0)
+        await store.byte_streams.append(Append(path="s", content_type="text/plain", data=b"x", producer=producer))
+    await store.byte_streams.delete("s")
+    rows = cast(SqliteByteStreams, store.byte_streams._backend)._rows
+    left: list[int] = []
+    while await store._writer.submit(rows.clear_dropped):
+        left.append(store._readers[0].one("SELECT count(*) FROM byte_producer")[0])
+    assert left[-5:] == [7, 4, 1, 0, 0]
+    assert store._readers[0].all("SELECT * FROM byte_dropped") == []

@@ -333,9 +333,11 @@ class _Feed:
                 self._bytes -= len(data)
         else:
             self._floor = stream.tail
+        has_news = stream.tail != self.stream.tail or stream.closed != self.stream.closed
         self.stream = stream
-        self._clear_pages()
-        self.wake()
+        if has_news:  # not for an access that was written down, every few seconds
+            self._clear_pages()
+            self.wake()
 
     def page(self, after: int, bytes_max: int) -> Page | None:
         """The page after a position, if it is all in memory."""

@@ -211,7 +211,7 @@ class ByteStreamRows:
         )
 
     def clear_dropped(self) -> bool:
-        """Some of the records of one stream that is gone. True if there is more to do."""
+        """Some of the records of one stream that is gone, then of its producers. True if there is more to do."""
         row = self._database.one("SELECT stream FROM byte_dropped LIMIT 1")
         if row is None:
             return False
@@ -222,7 +222,13 @@ class ByteStreamRows:
             UPKEEP_ROWS_MAX,
         )
         if self._database.changes == before:
-            self._database.run("DELETE FROM byte_producer WHERE stream = ?", row[0])
+            self._database.run(
+                "DELETE FROM byte_producer WHERE stream = ?1 AND id IN "
+                "(SELECT id FROM byte_producer WHERE stream = ?1 LIMIT ?2)",
+                row[0],
+                UPKEEP_ROWS_MAX,
+            )
+        if self._database.changes == before:
             self._database.run("DELETE FROM byte_dropped WHERE stream = ?", row[0])
         return True
 
