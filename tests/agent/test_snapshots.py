@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import stat
 import subprocess
 import tempfile
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holdfast.agent import snapshots as snapshots_module
 from holdfast.agent.git import Git
 from holdfast.agent.restoring import Contents
 from holdfast.agent.snapshots import Patch, Snapshots, WorkTree
@@ -430,6 +432,46 @@ async def test_a_lock_and_half_a_repository_left_by_a_crash_do_no_harm(tmp_path:
     assert await taken(again) == old
     (repository / "index.lock").touch()  # a command of ours was killed
     assert await taken(again) == old
+
+
+async def test_a_repository_that_is_lost_while_the_server_runs_is_made_again(
+    tree: WorkTree, work: Path, tmp_path: Path
+) -> None:
+    """There were no snapshots any more until a restart."""
+    (work / "a").write_text("1")
+    old = await taken(tree)
+    [repository] = (tmp_path / "data" / "snapshots").iterdir()
+    shutil.rmtree(repository)
+    assert await taken(tree) == old
+    (work / "a").write_text("2")
+    await tree.restore(old)
+    assert (work / "a").read_text() == "1"
+
+
+async def test_a_directory_that_takes_too_long_to_list_costs_that_time_twice_and_not_at_each_step(
+    tree: WorkTree, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as slow:
+        slow.setattr(snapshots_module, "_LIST_SECONDS_MAX", 0.0)
+        assert await tree.take() is None
+    assert await tree.take() is not None, "once may be by chance"
+    with monkeypatch.context() as slow:
+        slow.setattr(snapshots_module, "_LIST_SECONDS_MAX", 0.0)
+        assert [await tree.take(), await tree.take()] == [None, None]
+    assert await tree.take() is None
+
+
+async def test_what_a_killed_restore_left_half_written_is_no_part_of_the_project_and_goes_away(
+    tree: WorkTree, work: Path
+) -> None:
+    empty = await taken(tree)
+    (work / "in").mkdir()
+    left, fresh = work / "in/.holdfast-restore-0123456789abcdef", work / ".holdfast-restore-fedcba9876543210"
+    for file in (left, fresh):
+        file.write_text("half")
+    os.utime(left, (1, 1))
+    assert await taken(tree) == empty
+    assert (left.exists(), fresh.exists()) == (False, True)
 
 
 async def test_a_damaged_index_is_made_again(tree: WorkTree, work: Path, tmp_path: Path) -> None:

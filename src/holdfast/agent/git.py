@@ -65,6 +65,10 @@ class GitFailed(Unavailable):
         self.said = said
 
 
+class GitSlow(Unavailable):
+    """git took longer than it may, and was stopped."""
+
+
 def is_installed() -> bool:
     return shutil.which("git") is not None
 
@@ -99,7 +103,7 @@ class Git(msgspec.Struct, frozen=True, kw_only=True):
                 input=input,
             )
         except TimeoutError:
-            raise Unavailable(f"git {command} took longer than {seconds_max:.0f} s and was stopped.") from None
+            raise GitSlow(f"git {command} took longer than {seconds_max:.0f} s and was stopped.") from None
         except FileNotFoundError as error:
             if not os.path.isdir(self.directory):
                 raise Unavailable(f"The directory {self.directory} is gone.") from error

@@ -7,16 +7,35 @@ through a symbolic link. Everything here blocks: it is for a thread.
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 import subprocess
+import time
+from typing import Final
 
 import structlog
 
 from holdfast.agent.git import SYMLINK, Git
 from holdfast.core.errors import Unavailable
 
+_UNFINISHED: Final = re.compile(rb"(?:.*/)?\.holdfast-restore-[0-9a-f]{16}", re.DOTALL)
+_UNFINISHED_SECONDS_MAX: Final = 3600.0
+"""Nothing is written for so long: who wrote it has died."""
+
 log = structlog.get_logger()
+
+
+def is_unfinished(name: bytes) -> bool:
+    """Whether a file of this name is one that a restore has not put in its place yet."""
+    return _UNFINISHED.fullmatch(name) is not None
+
+
+def clear_unfinished(path: bytes) -> None:
+    """Remove it, if it has been left by a server that was killed."""
+    with contextlib.suppress(OSError):
+        if os.lstat(path).st_mtime < time.time() - _UNFINISHED_SECONDS_MAX:
+            os.unlink(path)
 
 
 class RealDirectories:
@@ -66,7 +85,7 @@ class Writer:
             if found is not None and not is_covered:
                 return False
             path = self._path(name)
-            fresh = os.path.join(os.path.dirname(path), b".holdfast-" + secrets.token_hex(8).encode())
+            fresh = os.path.join(os.path.dirname(path), b".holdfast-restore-" + secrets.token_hex(8).encode())
             try:
                 if mode == SYMLINK:
                     os.symlink(content, fresh)

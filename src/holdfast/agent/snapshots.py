@@ -27,9 +27,21 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from holdfast.agent.git import FULL_CONTEXT, GITLINK, Change, Git, GitFailed, changes, indexed, is_installed, split
+from holdfast.agent.git import (
+    FULL_CONTEXT,
+    GITLINK,
+    Change,
+    Git,
+    GitFailed,
+    GitSlow,
+    changes,
+    indexed,
+    is_installed,
+    split,
+)
 from holdfast.agent.git import patches as git_patches
-from holdfast.agent.restoring import Contents, RealDirectories, Writer
+from holdfast.agent.programs import Ended
+from holdfast.agent.restoring import Contents, RealDirectories, Writer, clear_unfinished, is_unfinished
 from holdfast.core.errors import NotFound, Unavailable
 from holdfast.core.session import FileDiff
 
@@ -41,6 +53,7 @@ BYTES_MAX: Final = 1024 * 1024 * 1024
 KEPT_DAYS: Final = 30
 
 _LIST_SECONDS_MAX: Final = 20.0
+_SLOW_MAX: Final = 2
 _ADD_SECONDS_MAX: Final = 300.0
 _TIDY_SECONDS_MAX: Final = 600.0
 _TRIES: Final = 3
@@ -155,6 +168,7 @@ class WorkTree:
         self._excludes: tuple[str, ...] | None = None
         self._newest: str | None = None
         self._is_off = False
+        self._slow = 0
 
     async def take(self) -> str | None:
         """The tree as the files are now; None if there are no snapshots here (rule 4). Raises nothing: a step goes on
@@ -269,10 +283,7 @@ class WorkTree:
     async def _stage(self) -> str:
         """Bring our index up to the files, and make it a tree."""
         assert self._excludes is not None
-        listed = await self._git.run(
-            *("ls-files", "-z", "-t", "--modified", "--deleted", "--others", "--exclude-standard", *self._excludes),
-            seconds_max=_LIST_SECONDS_MAX,
-        )
+        listed = await self._listed(self._excludes)
         if listed.is_cut:
             raise _TooLarge("too many files")
         names = {field[2:]: not field.startswith(b"?") for field in split(listed.output)}
@@ -289,6 +300,20 @@ class WorkTree:
         self._newest = (await self._git.run("write-tree")).output.decode().strip()
         return self._newest
 
+    async def _listed(self, excludes: Iterable[str]) -> Ended:
+        try:
+            listed = await self._git.run(
+                *("ls-files", "-z", "-t", "--modified", "--deleted", "--others", "--exclude-standard", *excludes),
+                seconds_max=_LIST_SECONDS_MAX,
+            )
+        except GitSlow as error:
+            self._slow += 1
+            if self._slow < _SLOW_MAX:  # it may be the machine that was busy
+                raise
+            raise _TooLarge(f"to list its files takes more than {_LIST_SECONDS_MAX:.0f} s") from error
+        self._slow = 0
+        return listed
+
     def _sort(self, names: Mapping[bytes, bool]) -> tuple[list[bytes], list[bytes]]:
         """Names of files to take into the index, and of those in it that are none to cover any more. `names` says which
         are in the index."""
@@ -298,6 +323,9 @@ class WorkTree:
         reached = RealDirectories(self._root)
         for name in sorted(names):
             if name.endswith(b"/"):  # a nested repository
+                continue
+            if is_unfinished(name) and not names[name]:
+                clear_unfinished(os.path.join(os.fsencode(self._root), name))
                 continue
             size = self._size_to_cover(name, reached)
             if size is not None:
@@ -328,12 +356,13 @@ class WorkTree:
         await self._git.run("update-index", *options, "-z", "--stdin", input=listed, seconds_max=_ADD_SECONDS_MAX)
 
     async def _prepare(self) -> None:
-        if self._excludes is not None:
+        if self._excludes is not None and self._repository.is_dir():
             self._clear_locks()  # of a command that was killed
             return
         if _is_everything(self._root):
             raise _TooLarge("a home directory, or one above it, is not a project")
         if not self._repository.is_dir():
+            self._newest = None
             await self._create()
         self._clear_locks()
         information = self._repository / "info"
