@@ -10,12 +10,14 @@ from typing import cast
 import apsw
 import pytest
 
-from holdfast.core.store import Recorded
+from holdfast.core.store import ALL, Appended, Recorded
+from holdfast.core.streams import Create
 from holdfast.core.subscriptions import SigningKey
 from holdfast.storage.sqlite.database import Database
 from holdfast.storage.sqlite.files import DATABASE_NAME
 from holdfast.storage.sqlite.store import SqliteStore
 from holdfast.storage.sqlite.writer import GATHER_TURNS_MAX, Writer
+from holdfast.testing.stories import Story
 
 
 class Disk:
@@ -147,3 +149,32 @@ async def test_what_is_to_leave_nothing_is_gone_when_it_is_answered_or_after_the
     finally:
         reader.close()
         await store.close()
+
+
+async def test_a_defect_of_those_who_hear_of_a_commit_is_no_gap_and_holds_nobody_up(tmp_path: Path) -> None:
+    """Events of the same commit reach their readers; what waits is written; the store can be closed."""
+    store = await SqliteStore.open(tmp_path, now_ms=lambda: 1_700_000_000_000, entropy=os.urandom)
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+    story, defect = Story(), ValueError("a defect")
+
+    def heard(changes: object) -> None:
+        if not waiting:
+            waiting.append(asyncio.ensure_future(store.append(story.id, [story.status()])))
+        raise defect
+
+    waiting: list[asyncio.Future[Appended]] = []
+    store.byte_streams.heard = heard
+    events = store.subscribe(ALL)
+    create = store.byte_streams.create(Create(path="s", content_type="text/plain"))
+    found: list[int] = []
+    async with asyncio.timeout(60):
+        await asyncio.gather(create, store.append(story.id, [story.created()]))
+        while len(found) < 2:
+            found += [record.version for record in await anext(events)]
+        closing = asyncio.ensure_future(store.byte_streams.delete("s"))
+        await asyncio.sleep(0)
+        await store.close()
+        await closing
+    assert found == [1, 2]
+    assert told == [defect, defect]

@@ -149,10 +149,10 @@ class SqliteStore:
         return await self._query(lambda queries: queries.is_over(session_id))
 
     def _publish(self, records: Sequence[Recorded]) -> None:
-        self._byte_streams.published()
         if records:
             self._head = records[-1].offset
             self._tails.publish(records)
+        self._byte_streams.published()  # last: others hear of this, and a defect of theirs is to be no gap of anybody
 
     # --- writing
 

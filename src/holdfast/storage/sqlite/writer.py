@@ -141,20 +141,22 @@ class Writer:
 
     def _done(self, batch: list[Job], outcome: "_Outcome") -> None:
         self._working = False
-        if isinstance(outcome, StorageError):
-            self.fail(outcome)
-            for _, future in batch:
-                _resolve(future, outcome)
-        else:
-            results, recorded = outcome
-            for (_, future), result in zip(batch, results, strict=True):
-                _resolve(future, result)
-            self._published(recorded)
+        try:
+            if isinstance(outcome, StorageError):
+                self.fail(outcome)
+                for _, future in batch:
+                    _resolve(future, outcome)
+            else:
+                results, recorded = outcome
+                for (_, future), result in zip(batch, results, strict=True):
+                    _resolve(future, result)
+                self._published(recorded)
+        finally:  # whoever waits does so for the disk, not for what readers make of the last commit
             if self._waiting:
                 self._working = True
                 self._loop.call_soon(self._gather)
-        if self._closing is not None and not self._working:
-            _resolve(self._closing, None)
+            elif self._closing is not None:
+                _resolve(self._closing, None)
 
     def fail(self, error: StorageError) -> None:
         """Accept nothing any more, also for what others found out about the disk. A batch under way may still succeed."""
