@@ -106,8 +106,9 @@ def claim(story: Story, owner: str) -> Step:
     )
 
 
-COMPACT = Step("compact", lambda store, told: store.compact(closed_before_ms=NOW_MS + 10**9, records_max=3))
-FORGET = Step("forget keys", lambda store, told: store.forget_keys(before_ms=NOW_MS + 10**9, keys_max=1))
+# All at once: of several, a backend may take any first.
+COMPACT = Step("compact", lambda store, told: store.compact(closed_before_ms=NOW_MS + 10**9, records_max=1000))
+FORGET = Step("forget keys", lambda store, told: store.forget_keys(before_ms=NOW_MS + 10**9, keys_max=1000))
 
 paths, kinds = st.sampled_from(PATHS), st.sampled_from(KINDS)
 places = st.none() | st.integers(0, 20)
@@ -209,6 +210,14 @@ async def contents(store: Store) -> list[object]:
     batches=[
         Batch([create("a", "text/plain", None, None, 0, False, 5, None, False)], 0, False),
         Batch([append("a", "text/plain", False, None, None, None, True)], 1, True),
+    ]
+)
+@example(
+    batches=[
+        Batch([append_events(A, beginning(A), "k", None)], 0, False),
+        Batch(
+            [append_events(A, [A.deleted()], None, None), COMPACT, append_events(A, beginning(A), "k", None)], 0, False
+        ),
     ]
 )
 def test_whatever_shares_a_commit_gets_the_answer_it_would_get_alone(batches: list[Batch]) -> None:

@@ -341,6 +341,8 @@ class MemoryStore:
             removed.update(rows[: records_max - len(removed)])
             if removed.issuperset(rows):
                 self._redundant.remove(entry)
+                if entry.is_whole:
+                    entry.stream.keys.clear()
         self._log = [record for record in self._log if record.offset not in removed]
         return len(removed)
 
@@ -449,13 +451,17 @@ class _Redundant:
 
     def __init__(self, since_ms: int, stream: _Stream, part_id: str | None, first: int, last: int) -> None:
         self.since_ms = since_ms
-        self._session_id = stream.session_id
+        self.stream = stream
         self._part_id = part_id
         self._first = first
         self._last = last
 
+    @property
+    def is_whole(self) -> bool:
+        return self._part_id is None
+
     def covers(self, record: Recorded) -> bool:
-        if record.session_id != self._session_id or not self._first < to_position(record.offset) < self._last:
+        if record.session_id != self.stream.session_id or not self._first < to_position(record.offset) < self._last:
             return False
         return self._part_id is None or _part_of(record) == self._part_id
 
