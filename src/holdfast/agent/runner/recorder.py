@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from holdfast.agent.runner.session_log import to_its_end
 from holdfast.core.events import Event
 
-WAITING_MAX = 4096
-"""Events that may wait for the disk before the stream has to (back-pressure on the model)."""
+WAITING_MAX = 64
+"""Events that may wait for the disk before the stream has to. A stream that is faster would keep the interpreter from the
+thread that writes, and so its own first words from those who watch (decision 0155)."""
 
 
 class Recorder:
