@@ -209,9 +209,8 @@ class SubscriptionService:
                 raise AlreadyClaimed(subscription.holder, subscription.generation)
             trigger = rules.pending(subscription, self.tails)
             if trigger is None:
-                if (
-                    subscription.wake_id is not None
-                ):  # what it told of is gone: it must not be in the way of the next one
+                # What it told of is gone: it must not be in the way of the next one.
+                if subscription.wake_id is not None:
                     await self._save(active, rules.finished(subscription))
                     self._set_timer(active)
                     await self._wake_if_pending(active)
